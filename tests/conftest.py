@@ -1,0 +1,31 @@
+"""Strict numerics for every test: rank promotion raises, full precision, four host devices."""
+
+import os
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path_factory, monkeypatch):
+    """Decoded images of tests never land in the user's cache."""
+    monkeypatch.setenv("JAXMED_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def busi_dir() -> Path:
+    """The real BUSI folder; skipped where there is none, an error under CI, which always has it."""
+    here = Path(__file__).resolve().parents[1]
+    for folder in (os.environ.get("JAXMED_BUSI_DIR", ""), here.parent / "shared/data/Dataset_BUSI_with_GT"):
+        if folder and Path(folder).is_dir():
+            return Path(folder)
+    message = "set JAXMED_BUSI_DIR to the folder Dataset_BUSI_with_GT"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
