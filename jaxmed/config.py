@@ -1,0 +1,72 @@
+"""Every key of a run with its default; files in `configs/` start from here and change what their paper asks for."""
+
+from ml_collections import ConfigDict
+
+from jaxmed.errors import UserError
+
+
+def base_config() -> ConfigDict:
+    """The defaults. Unknown keys on the command line are errors; override with `--config.a.b=value`."""
+    config = ConfigDict()
+    config.name = ""  # names the default workdir, runs/<name>
+    config.paper = ""  # what the run reproduces, for the report
+    config.preset = ""  # says what was reduced, if anything
+    config.published = ConfigDict()  # the paper's numbers in %, shown beside ours
+
+    config.model = ConfigDict({"name": "", "options": ConfigDict()})
+    config.model.options = ConfigDict(convert_dict=True)
+    config.pretrained = ConfigDict({"encoder": ""})  # role -> converted folder or checkpoint file
+    config.pretrained_source = "timm"  # naming of raw checkpoint files: timm | torchvision
+    config.dtype = "float32"  # or bfloat16: mixed precision, parameters stay float32
+
+    config.data = data_config()
+    config.batch_size = 32  # global, over all devices and processes
+    config.epochs = 30
+    config.optimizer = ConfigDict(
+        {"name": "adam", "learning_rate": 5e-5, "b1": 0.9, "b2": 0.999, "weight_decay": 0.0, "clip_norm": 0.0}
+    )
+    config.plateau = ConfigDict({"factor": 0.5, "patience": 3, "min_lr": 1e-6})
+    config.monitor = "val/accuracy"  # the best epoch by this key of metrics.jsonl is tested; ties: the earlier
+    config.monitor_mode = "max"
+
+    config.seeds = ConfigDict({"init": 42, "order": 42, "dropout": 42, "split": 42})
+    config.cv = ConfigDict({"folds": 0, "repeats": 20, "new_split_per_repeat": False})
+    config.bootstrap = 2000
+
+    config.fsdp = 1  # ways to split the train state over devices
+    config.distributed = False  # several processes: see jaxmed.parallel.start
+    config.checkpoint_minutes = 10.0  # besides the one at the end of each epoch
+    return config
+
+
+def data_config() -> ConfigDict:
+    """The `data` block."""
+    data = ConfigDict()
+    data.source = "phantom"  # phantom | busi | busi_whu | folder
+    data.dir = ""
+    data.classes = ("benign", "malignant")  # the last one is the positive class
+    data.size = 224
+    data.cache_dir = ""  # default: JAXMED_CACHE, else ~/.cache/jaxmed
+    data.workers = 0  # data worker processes; 0 decodes in threads
+    data.skip_bad = False  # leave unreadable images out, by name, instead of stopping
+    data.augment = ConfigDict({"hflip": 0.5, "vflip": 0.5, "degrees": 15.0})
+    data.test_fraction = 0.15
+    data.val_fraction = 0.1765  # of what the test split leaves
+    data.group_duplicates = True  # False: the leaky image-level split of published results
+    data.duplicate_threshold = 0.95
+    data.conflict_threshold = 0.99
+    data.drop_conflicts = True
+    data.num_cases = 480  # phantoms only
+    data.phantom_size = 160
+    data.phantom_seed = 0
+    return data
+
+
+def parse_arg(arg: str | None, default_data: str) -> tuple[str, dict[str, str]]:
+    """"busi,model=moe_resnet18" -> ("busi", {"model": "moe_resnet18"}); an empty one gives the default data."""
+    words = [word for word in (arg or "").split(",") if word]
+    data = words.pop(0) if words and "=" not in words[0] else default_data
+    for word in words:
+        if "=" not in word:
+            raise UserError(f"config argument {word!r} is not key=value (the data source comes first: busi,model=...)")
+    return data, dict(word.split("=", 1) for word in words)

@@ -1,0 +1,216 @@
+"""From cached cases to batches: Grain's order, our augmentation and views, exact resume.
+
+Global batch k holds the same cases, augmented the same way, for any number of workers and processes: the order is a function of the
+seed and the position, the augmentation of the seed and the position, and neither looks at who does the work. A run therefore resumes
+from one number, the count of global batches it has consumed.
+
+Batches run across epoch boundaries, so none is dropped and every batch has the same shape; an epoch is `steps_per_epoch` batches.
+"""
+
+import math
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import connection, parent_process
+
+import cv2
+import grain
+import numpy as np
+from absl import flags
+
+from jaxmed.data.augment import augment, check_options
+from jaxmed.data.cache import Cache
+from jaxmed.data.views import INPUTS, NEED_MASK, derive_views
+from jaxmed.errors import UserError
+
+_PADDING = -1  # the case_id of rows that only fill up the last evaluation batch
+_AHEAD = 4  # batches prepared ahead by threads, and kept in flight per worker process
+
+
+class Batches(Iterator):
+    """An iterator over batches that owns threads or worker processes: close it, or use it in a `with` block."""
+
+    def __init__(self, iterator, copy: bool):
+        self._iterator, self._copy = iterator, copy
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        batch = next(self._iterator)
+        # Worker batches live in shared memory that goes away with the array object: hand out ordinary arrays.
+        return {key: np.array(value) for key, value in batch.items()} if self._copy else batch
+
+    def close(self) -> None:
+        """Stops the threads or worker processes. Safe to call twice."""
+        self._iterator.close()
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+class Pipeline:
+    """Batches of a cached source.
+
+    A batch is a dict of numpy arrays, this process's rows only (b = batch_size / processes):
+        one uint8 [b, size, size, 1] per name in `inputs` ("image", "core", "boundary", "mask"; mask in {0, 1}),
+        `label` int32 [b], `case_id` int32 [b] (row of source.cases), `weight` float32 [b].
+    Row r of the global batch belongs to process r mod processes.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        labels: np.ndarray,
+        inputs: Sequence[str],
+        *,
+        seed: int,
+        augment: Mapping | None,
+        workers: int,
+        process: tuple[int, int] = (0, 1),
+    ):
+        """Args:
+            labels: class of every case of the source, -1 where it is not known.
+            seed: of the order and the augmentation.
+            augment: options of `jaxmed.data.augment`, or None; training batches only.
+            workers: worker processes; 0 means threads, which is the faster choice for cached images.
+            process: (index, count) of this process.
+
+        Raises:
+            UserError: unknown inputs, inputs that need masks on a source without, bad augment options.
+        """
+        _check_inputs(cache, inputs)
+        if len(labels) != cache.num_cases:
+            raise UserError(f"{len(labels)} labels for {cache.num_cases} cached cases: the cache belongs to another source")
+        self.cache, self.labels, self.inputs = cache, np.asarray(labels, np.int32), tuple(inputs)
+        self.seed, self.workers, self.process = seed, workers, process
+        self.augment = check_options(augment) if augment else None
+        cv2.setNumThreads(0)  # the images run in parallel; threads inside each would only compete
+
+    def train(self, indices: Sequence[int], batch_size: int, *, start: int = 0) -> Batches:
+        """Endless batches of the global size `batch_size`, from global batch number `start` on.
+
+        Raises:
+            UserError: no cases, a case without label, a skipped case, or a batch that the processes cannot share evenly.
+        """
+        rows = self._check(indices, batch_size)
+        if (self.labels[rows] < 0).any():
+            raise UserError(f"case {rows[self.labels[rows] < 0][0]} has no label: it cannot be trained on")
+        # Own seeds for order and augmentation: Grain's epoch e shuffles with seed + e, so plain seeds 42 and 43 would share orders.
+        order, changes = (int(seed) for seed in np.random.SeedSequence(self.seed).generate_state(2))
+        index, count = self.process
+        batches = (
+            grain.MapDataset.source(rows)
+            .shuffle(seed=order)
+            .repeat()
+            .random_map(_Load(self, self.augment), seed=changes)[index::count]
+            .batch(batch_size // count)[start:]
+        )
+        return self._start(batches, batch_size)
+
+    def evaluate(self, indices: Sequence[int], batch_size: int) -> Batches:
+        """Every case exactly once, in order; the last batch is filled with weight 0, case_id -1, label -1 and black images.
+
+        Always threads: starting worker processes would cost more than a pass over a cached split.
+        """
+        rows = self._check(indices, batch_size)
+        rows = np.pad(rows, (0, -len(rows) % batch_size), constant_values=_PADDING)
+        index, count = self.process
+        batches = grain.MapDataset.source(rows).map(_Load(self, None))[index::count].batch(batch_size // count)
+        return Batches(iter(batches.to_iter_dataset(_threads())), copy=False)
+
+    def _check(self, indices: Sequence[int], batch_size: int) -> np.ndarray:
+        rows = np.asarray(indices, np.int64)
+        if not len(rows):
+            raise UserError("this split has no cases")
+        if batch_size < 1 or batch_size % self.process[1]:
+            raise UserError(f"batch_size={batch_size} must be a positive multiple of the {self.process[1]} processes")
+        if rows.min() < 0 or rows.max() >= self.cache.num_cases:
+            raise UserError(f"case rows must lie in 0..{self.cache.num_cases - 1}, got {rows.min()}..{rows.max()}")
+        for row in self.cache.skipped:
+            if row in rows:
+                raise UserError(f"case {row} is in this split but was left out of the cache: {self.cache.skipped[row]}")
+        return rows
+
+    def _start(self, batches: grain.MapDataset, batch_size: int) -> Batches:
+        if not self.workers:
+            return Batches(iter(batches.to_iter_dataset(_threads())), copy=False)
+        self._check_shared_memory(batch_size // self.process[1])
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain reads flags; outside absl.app.run nobody has parsed them
+        options = grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=1)
+        one_thread = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+        loader = batches.to_iter_dataset(one_thread).mp_prefetch(options, worker_init_fn=_init_worker)
+        return Batches(iter(loader), copy=True)
+
+    def _check_shared_memory(self, rows: int) -> None:
+        """Workers hand batches over in shared memory; where it is small (containers), writing there would kill them."""
+        needed = self.workers * _AHEAD * rows * len(self.inputs) * self.cache.size**2
+        if os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free < needed:
+            raise UserError(
+                f"{self.workers} workers need {needed / 1e6:.0f} MB in /dev/shm, which has less; "
+                "use workers=0 (threads) or give the container a larger shared memory"
+            )
+
+
+def steps_per_epoch(num_cases: int, batch_size: int) -> int:
+    """Batches that make one epoch: the last one is filled with the first cases of the next epoch."""
+    return math.ceil(num_cases / batch_size)
+
+
+class _Load:
+    """Row of the source -> one element of a batch. Holds only what a worker needs, and pickles small."""
+
+    def __init__(self, pipeline: Pipeline, options: Mapping | None):
+        self.cache, self.labels, self.inputs = pipeline.cache, pipeline.labels, pipeline.inputs
+        self.options = options
+
+    def __call__(self, row: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+        if row == _PADDING:
+            return self._element(dict.fromkeys(self.inputs, self._black()), _PADDING, label=-1, weight=0.0)
+        image, mask = self.cache.load(int(row))
+        if self.options is not None:
+            image, mask = augment(image, mask, rng, self.options)
+        return self._element(derive_views(image, mask, self.inputs), row, label=self.labels[row], weight=1.0)
+
+    def _element(self, views: dict[str, np.ndarray], row: int, label: int, weight: float) -> dict[str, np.ndarray]:
+        element = {name: view[..., None] for name, view in views.items()}
+        return element | {"label": np.int32(label), "case_id": np.int32(row), "weight": np.float32(weight)}
+
+    def _black(self) -> np.ndarray:
+        return np.zeros((self.cache.size, self.cache.size), np.uint8)
+
+
+def _check_inputs(cache: Cache, inputs: Sequence[str]) -> None:
+    for name in inputs:
+        if name not in INPUTS:
+            raise UserError(f"input {name!r} is unknown; choose from {', '.join(INPUTS)}")
+        if name in NEED_MASK and not cache.has_masks:
+            raise UserError(
+                f"input {name!r} is made from the lesion's `mask`, and this source has no masks: "
+                'give them, or use the mask-free option experts=("image",)'
+            )
+
+
+def _threads() -> grain.ReadOptions:
+    """Grain's default of 16 threads and 500 elements would hold gigabytes of batches."""
+    return grain.ReadOptions(num_threads=min(_AHEAD, os.cpu_count() or 1), prefetch_buffer_size=_AHEAD)
+
+
+def _init_worker(*_) -> None:
+    """Runs first in every worker process.
+
+    Schedulers send their signals to every process of a job; the trainer answers them and closes its workers, so workers ignore them.
+    A trainer that is killed outright cannot close anything: then the worker ends itself.
+    """
+    cv2.setNumThreads(0)
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(name, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    connection.wait([parent_process().sentinel])
+    os._exit(1)

@@ -1,0 +1,67 @@
+"""`config.data.source` -> a source of cases."""
+
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jaxmed.data.cases import Source
+from jaxmed.errors import UserError
+
+# Modules are loaded on use: `phantom` needs neither tensorflow_datasets nor a folder.
+_SOURCES = {
+    "busi": ("jaxmed.data.busi", "BusiSource"),
+    "busi_whu": ("jaxmed.data.busi_whu", "BusiWhuSource"),
+    "folder": ("jaxmed.data.folder", "FolderSource"),
+    "phantom": ("jaxmed.data.phantom", "PhantomSource"),
+}
+
+
+def make_source(data: Mapping, *, needs: tuple[str, ...] = ("image",), predict: bool = False) -> Source:
+    """Opens the source that `data` (the config's `data` block) asks for.
+
+    Args:
+        data: keys `source`, `dir`, `classes`, `cache_dir` and the source's own keys.
+        needs: what the system reads, "image" and perhaps "mask".
+        predict: labels may be missing (`folder` only uses this).
+
+    Raises:
+        UserError: unknown source, or whatever is wrong with its files; a source without masks where `needs` has "mask".
+    """
+    name = data.get("source")
+    if name not in _SOURCES:
+        raise UserError(f"data.source={name!r} is unknown; choose one of {', '.join(sorted(_SOURCES))}")
+    module, kind = _SOURCES[name]
+    source = getattr(importlib.import_module(module), kind)(data, needs=tuple(needs), predict=predict)
+    if "mask" in needs and not source.has_masks:
+        raise UserError(missing_mask_message(f"data.source={name!r} has no masks"))
+    return source
+
+
+def missing_mask_message(what: str) -> str:
+    """The one sentence about missing masks, with both ways out."""
+    return (
+        f"{what}, but this system reads the lesion's `mask` (its core and boundary views come from it): "
+        'give a `mask` column or "<stem>_mask.png" beside each image, or use the mask-free option experts=("image",)'
+    )
+
+
+def check_classes(asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """`data.classes` as a tuple; a UserError unless they are at least two different classes of the set."""
+    asked = tuple(asked)
+    wrong = [name for name in asked if name not in known]
+    if wrong or len(set(asked)) != len(asked) or len(asked) < 2:
+        raise UserError(f"data.classes={asked}: name at least two different ones of {tuple(known)}")
+    return asked
+
+
+def first_ten(items: Sequence) -> str:
+    """The first ten of a list as text, and how many more there are."""
+    more = f" and {len(items) - 10} more" if len(items) > 10 else ""
+    return ", ".join(str(item) for item in items[:10]) + more
+
+
+def cache_root(data: Mapping) -> Path:
+    """Where prepared records and decoded images live: `data.cache_dir`, else JAXMED_CACHE, else ~/.cache/jaxmed."""
+    folder = data.get("cache_dir") or os.environ.get("JAXMED_CACHE") or "~/.cache/jaxmed"
+    return Path(folder).expanduser()

@@ -1,0 +1,85 @@
+"""The command line: python -m jaxmed.main --config=configs/csa_moe.py [--workdir=DIR] [--mode=train] [--config.key=value ...]
+
+Modes:
+  train       train, keep the best epoch, test it, write the report; resumes by itself
+  cv          the same over config.cv.folds folds, or config.cv.repeats repeats
+  eval        the best checkpoint of --workdir on --split (train, val, test; all = every case of config.data)
+  predict     the best checkpoint of --workdir on --input (a folder of images, or a CSV)
+  check_data  integrity, leakage and balance of config.data, naming every offending file
+  show        resolved config, parameters, FLOPs and memory of the compiled step
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from jaxmed.errors import UserError
+
+MODES = ("train", "cv", "eval", "predict", "check_data", "show")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "a file in configs/, perhaps with :arguments", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "where the run lives; default runs/<config.name>")
+_MODE = flags.DEFINE_enum("mode", "train", MODES, "what to do")
+_SPLIT = flags.DEFINE_enum("split", "test", ("train", "val", "test", "all"), "eval: which cases")
+_INPUT = flags.DEFINE_string("input", None, "predict: a folder of images, or a CSV with the columns image, mask")
+_OUTPUT = flags.DEFINE_string("output", None, "eval, predict: where results go; default below the workdir")
+
+
+def main(argv: list[str]) -> None:
+    """Dispatches a mode; what a user can fix ends as one line on stderr and exit code 2."""
+    try:
+        if len(argv) > 1:
+            raise UserError(f"unexpected argument {argv[1]!r}; flags look like --config=configs/csa_moe.py")
+        if _CONFIG.value is None:
+            raise UserError("--config is missing, for example --config=configs/csa_moe.py")
+        _run()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run() -> None:
+    config, mode = _CONFIG.value, _MODE.value
+    workdir = Path(_WORKDIR.value or f"runs/{config.name}")
+    if mode == "check_data":
+        from jaxmed.data.checks import run_checks
+
+        sys.exit(run_checks(config))
+    _start_jax(config)
+    from jaxmed.train import modes
+
+    if mode == "train":
+        modes.train(config, workdir)
+    elif mode == "cv":
+        modes.cross_validate(config, workdir)
+    elif mode == "eval":
+        modes.evaluate_checkpoint(config, workdir, _SPLIT.value, _OUTPUT.value)
+    elif mode == "predict":
+        modes.predict(config, workdir, _INPUT.value, _OUTPUT.value)
+    else:
+        from jaxmed.train.show import show
+
+        show(config)
+
+
+def _start_jax(config) -> None:
+    import jax
+
+    from jaxmed.data.sources import cache_root
+    from jaxmed.parallel import start
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    start(config.distributed)
+    jax.config.update("jax_compilation_cache_dir", str(cache_root(config.data) / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def run() -> None:
+    """Entry point of `python -m jaxmed.main`; a broken config file or key is a UserError too."""
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,44 @@
+"""One class per case: cross-entropy, accuracy, and the columns that a prediction row gets."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+Outputs = Mapping[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """`experts` names the gate's columns (empty for a network without a gate)."""
+
+    classes: tuple[str, ...]
+    experts: tuple[str, ...] = ()
+
+    def losses(self, out: Outputs, batch: Outputs) -> Float[Array, " b"]:
+        """Cross-entropy of each case, float32; cases without a label (-1) count 0."""
+        labels = jnp.maximum(batch["label"], 0)
+        losses = optax.softmax_cross_entropy_with_integer_labels(out["logits"].astype(jnp.float32), labels)
+        return jnp.where(batch["label"] >= 0, losses, 0.0)
+
+    def loss(self, out: Outputs, batch: Outputs) -> tuple[Array, dict[str, Array]]:
+        """(mean loss over the batch, sums for the epoch's meters: loss, accuracy, gate_<expert>, and count)."""
+        case = self.per_case(out, batch)
+        weight = batch["weight"]
+        known = weight * (batch["label"] >= 0)
+        count = jnp.sum(known)
+        sums = {"loss": jnp.sum(case["loss"] * known), "accuracy": jnp.sum(case["correct"] * known), "count": count}
+        sums |= {f"gate_{name}": jnp.sum(case[f"gate_{name}"] * known) for name in self.experts}
+        return sums["loss"] / jnp.maximum(count, 1.0), sums
+
+    def per_case(self, out: Outputs, batch: Outputs) -> dict[str, Array]:
+        """Arrays [b]: loss, correct, prob_<class>, gate_<expert>; and features [b, d]."""
+        probs = jax.nn.softmax(out["logits"].astype(jnp.float32))
+        case = {"loss": self.losses(out, batch)}
+        case["correct"] = (jnp.argmax(probs, -1) == batch["label"]).astype(jnp.float32)
+        case |= {f"prob_{name}": probs[:, i] for i, name in enumerate(self.classes)}
+        case |= {f"gate_{name}": out["gate"][:, i].astype(jnp.float32) for i, name in enumerate(self.experts)}
+        return case | {"features": out["features"].astype(jnp.float32)}

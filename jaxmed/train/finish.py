@@ -1,0 +1,112 @@
+"""After training: the best epoch's predictions, metrics, pictures and report, all below the workdir."""
+
+import json
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import cv2
+import jax
+import numpy as np
+
+from jaxmed import parallel
+from jaxmed.errors import UserError
+from jaxmed.evaluate.report import format_table, write_metrics, write_report
+from jaxmed.evaluate.table import write_predictions
+from jaxmed.train.loop import Progress, evaluate
+from jaxmed.train.setup import Run
+from jaxmed.train.state import PARTS
+
+PICTURES = 10
+
+
+def load_best(run: Run) -> Progress:
+    """Puts the best epoch's parameters into `run`; UserError if the workdir has no finished epoch."""
+    done = run.checkpoints.steps()
+    if not done:
+        raise UserError(f"{run.workdir} holds no checkpoint: train first (--mode=train with the same --workdir)")
+    progress = Progress(**run.checkpoints.host(done[-1])["progress"])
+    if not progress.best_step:
+        raise UserError(f"{run.workdir} holds a run that has not finished an epoch yet: train on")
+    best = run.checkpoints.restore(progress.best_step, run.state, run.mesh, parts=PARTS)
+    run.state = run.state | best
+    return progress
+
+
+def finish(run: Run, *, fold: int = 0, repeat: int = 0) -> dict[str, Any]:
+    """Tests the best epoch and writes predictions.csv, features.npz, metrics.json, run.json and report.html."""
+    progress = load_best(run)
+    rows = []
+    for split in ("val", "test"):
+        cases = evaluate(run, split)
+        rows += prediction_rows(run, cases, split, fold, repeat)
+    if not parallel.is_main():
+        return {}
+    write_predictions(run.workdir / "predictions.csv", rows)
+    names = np.array([run.source.cases[i].case_id for i in cases["case_id"]])
+    np.savez(run.workdir / "features.npz", case_id=names, features=cases["features"])
+    write_run_json(run, progress)
+    save_pictures(run, [row for row in rows if row["split"] == "test"])
+    metrics = write_metrics(run.workdir)
+    report = write_report(run.workdir)
+    print(f"\nbest epoch {progress.best_epoch} of {run.config.epochs}, test split\n{format_table(metrics)}")
+    print(f"report: {report}", flush=True)
+    return metrics
+
+
+def prediction_rows(run: Run, cases: dict[str, np.ndarray], split: str, fold: int = 0, repeat: int = 0) -> list[dict]:
+    """Rows of predictions.csv from per-case arrays; `target` is empty where the label is not known."""
+    groups = run.data.split.groups() if run.data.split else np.array([c.case_id for c in run.source.cases])
+    extras = [key for key in cases if key.startswith(("prob_", "gate_"))]
+    rows = []
+    for k, i in enumerate(cases["case_id"]):
+        case = run.source.cases[i]
+        target = run.source.classes[case.label] if case.label >= 0 else ""
+        row = {"case_id": case.case_id, "patient_id": case.patient_id, "group": str(groups[i]), "split": split,
+               "fold": fold, "repeat": repeat, "target": target}
+        rows.append(row | {key: float(cases[key][k]) for key in extras})
+    return rows
+
+
+def write_run_json(run: Run, progress: Progress, **extra: Any) -> None:
+    """What the report says about the run besides its numbers."""
+    data, split = run.data, run.data.split
+    described = {
+        "source": data.source.name, "classes": list(data.source.classes), "notes": list(data.source.notes),
+        "mask_origin": data.source.mask_origin if needs_masks(run) else "",
+        "split_kind": split.kind if split else "", "split_notes": list(split.notes) if split else [],
+        "warnings": data.warnings,
+    }
+    config = run.config
+    run_info = {
+        "name": config.name, "model": config.model.name, "params": run.parameters, "paper": config.paper,
+        "preset": config.preset, "published": config.published.to_dict(), "data": described, "warnings": run.warnings,
+        "epochs": config.epochs, "best_epoch": progress.best_epoch, "seconds": round(progress.seconds, 1),
+        "monitor": config.monitor, "seeds": config.seeds.to_dict(), "command": " ".join(sys.argv),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "versions": {name: version(name) for name in ("jaxmed", "jax", "flax", "optax", "numpy")},
+    }
+    (run.workdir / "run.json").write_text(json.dumps(run_info | extra, indent=2))
+
+
+def needs_masks(run: Run) -> bool:
+    """Whether any of the network's inputs is made with the lesion mask."""
+    return bool({"core", "boundary"} & set(run.steps.input_names))
+
+
+def save_pictures(run: Run, rows: list[dict]) -> None:
+    """figures/cases/<n>.png: the ten test cases whose true class got the lowest probability, mask outlined."""
+    folder = run.workdir / "figures/cases"
+    folder.mkdir(parents=True, exist_ok=True)
+    index = {case.case_id: i for i, case in enumerate(run.source.cases)}
+    worst = sorted(rows, key=lambda row: row[f"prob_{row['target']}"])[:PICTURES]
+    for n, row in enumerate(worst):
+        image, mask = run.data.cache.load(index[row["case_id"]])
+        picture = cv2.cvtColor(cv2.resize(image, (224, 224), interpolation=cv2.INTER_CUBIC), cv2.COLOR_GRAY2BGR)
+        outline, _ = cv2.findContours(
+            cv2.resize(mask, (224, 224), interpolation=cv2.INTER_NEAREST), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
+        cv2.drawContours(picture, outline, -1, (0, 200, 255), 1)
+        cv2.imwrite(str(folder / f"{n}.png"), picture)
+    (folder / "cases.json").write_text(json.dumps([row["case_id"] for row in worst]))
+

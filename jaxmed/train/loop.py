@@ -1,0 +1,158 @@
+"""The training loop: steps, validation, learning rate, checkpoint, in this order, until the last epoch.
+
+The order matters for resuming: an epoch counts as done only when its validation, its metrics row and its learning rate are in
+the checkpoint. A run cut off anywhere repeats from the last checkpoint and gives the same bits.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmed.errors import UserError
+from jaxmed.parallel import is_main, put_batch, to_host
+from jaxmed.train.plateau import Plateau
+from jaxmed.train.preemption import Preemption
+from jaxmed.train.progress import Chrono, clock
+from jaxmed.train.setup import Run
+from jaxmed.train.state import PARTS
+from jaxmed.train.step import per_case_rows
+from jaxmed.train.writers import MetricWriter
+
+
+@dataclass
+class Progress:
+    """What the host remembers between processes: it travels in every checkpoint."""
+
+    epochs_done: int = 0
+    best_value: float = -math.inf
+    best_step: int = 0
+    best_epoch: int = 0
+    seconds: float = 0.0
+    saved_at: float = 0.0
+
+
+def fit(run: Run) -> Progress:
+    """Trains `run` to its last epoch, resuming from its newest checkpoint; returns where the best epoch is."""
+    plateau = Plateau(run.config.optimizer.learning_rate, **run.config.plateau)
+    progress = _resume(run, plateau)
+    if progress.epochs_done >= run.config.epochs:
+        run.log(f"training is complete: {progress.epochs_done} epochs, best epoch {progress.best_epoch}")
+        return progress
+    chrono = Chrono(run.config.epochs * run.steps_per_epoch, run.config.batch_size, progress.seconds)
+    writer = MetricWriter(run.workdir, progress.epochs_done) if is_main() else None
+    stream = run.train_batches(start=int(run.state["step"]))
+    try:
+        with Preemption() as preemption:
+            while progress.epochs_done < run.config.epochs:
+                _train_epoch(run, progress, plateau, chrono, stream, preemption)
+                _end_epoch(run, progress, plateau, chrono, writer)
+        run.checkpoints.wait()
+    finally:
+        stream.close()
+        if writer:
+            writer.close()
+    return progress
+
+
+def evaluate(run: Run, split: str) -> dict[str, np.ndarray]:
+    """Per-case arrays of every case of a split ("train", "val", "test", "all"), in the order of the source."""
+    state = {part: run.state[part] for part in PARTS}
+    cases = run.indices(split)
+    return per_case_rows(
+        lambda: run.eval_batches(cases),
+        lambda batch: to_host(run.steps.evaluate(state, put_batch(batch, run.mesh))),
+        len(cases),
+    )
+
+
+def _resume(run: Run, plateau: Plateau) -> Progress:
+    done = run.checkpoints.steps()
+    if not done:
+        return Progress()
+    step = done[-1]
+    host = run.checkpoints.host(step)
+    run.state = run.checkpoints.restore(step, run.state, run.mesh)
+    plateau.restore(host["plateau"])
+    progress = Progress(**host["progress"])
+    run.log(f"resuming {run.workdir} at step {step} ({progress.epochs_done} of {run.config.epochs} epochs done)")
+    return progress
+
+
+def _train_epoch(
+    run: Run, progress: Progress, plateau: Plateau, chrono: Chrono, stream: Iterator, preemption: Preemption
+) -> None:
+    step, last = int(run.state["step"]), (progress.epochs_done + 1) * run.steps_per_epoch
+    chrono.reset_epoch()
+    pending = None  # the loss of the step before: reading it does not hold up the device
+    for step in range(step + 1, last + 1):
+        asked = time.monotonic()
+        batch = next(stream)
+        chrono.waited(time.monotonic() - asked)
+        run.state, loss = run.steps.train(run.state, put_batch(batch, run.mesh), jnp.float32(plateau.lr))
+        shown = _check_finite(run, pending)
+        pending = (step, batch["case_id"], loss)
+        chrono.step(step, f"epoch {progress.epochs_done + 1}/{run.config.epochs}  loss {shown:.4f}")
+        if preemption.requested(step):
+            _check_finite(run, pending)
+            _save(run, progress, plateau, chrono)
+            run.checkpoints.wait()
+            run.log(f"stopped by signal {preemption.signal} after step {step}: saved; the same command resumes")
+            raise SystemExit(preemption.exit_code)
+        if chrono.seconds - progress.saved_at > 60 * run.config.checkpoint_minutes:
+            _check_finite(run, pending)
+            _save(run, progress, plateau, chrono)
+    _check_finite(run, pending)
+
+
+def _end_epoch(run: Run, progress: Progress, plateau: Plateau, chrono: Chrono, writer: MetricWriter | None) -> None:
+    progress.epochs_done += 1
+    train, speed = _means(to_host(run.state["meters"])), chrono.epoch()
+    val = run.validation_metrics(evaluate(run, "val"))
+    row = {"epoch": progress.epochs_done, "step": int(run.state["step"]), "lr": plateau.lr}
+    row |= {f"train/{k}": v for k, v in train.items()} | {f"val/{k}": v for k, v in val.items()} | speed
+    value = row[run.config.monitor] * (-1 if run.config.monitor_mode == "min" else 1)
+    better = value > progress.best_value  # ties: the earlier epoch stays
+    if better:
+        progress.best_value, progress.best_step, progress.best_epoch = value, row["step"], row["epoch"]
+    plateau.update(val["loss"])
+    run.state["meters"] = jax.tree.map(jnp.zeros_like, run.state["meters"])
+    if writer:
+        writer.write(row)
+    _save(run, progress, plateau, chrono)
+    run.log(
+        f"epoch {row['epoch']:>3}/{run.config.epochs}  train loss {train['loss']:.4f} acc {train['accuracy']:.3f}  "
+        f"val loss {val['loss']:.4f} acc {val['accuracy']:.3f} auc {val['auc']:.3f}  lr {row['lr']:.2g}  "
+        f"{speed['images_per_second']:.1f} images/s  data wait {speed['data_wait']:.0%}  "
+        f"{clock(chrono.seconds)} elapsed{'  best' if better else ''}"
+    )
+
+
+def _save(run: Run, progress: Progress, plateau: Plateau, chrono: Chrono) -> None:
+    progress.seconds = progress.saved_at = chrono.seconds
+    host = {"progress": vars(progress), "plateau": plateau.state(), "consumed": int(run.state["step"])}
+    run.checkpoints.save(run.state, host, keep={progress.best_step})
+
+
+def _check_finite(run: Run, pending: tuple | None) -> float:
+    if pending is None:
+        return math.nan
+    step, rows, loss = pending
+    value = float(loss)
+    if not math.isfinite(value):
+        names = ", ".join(run.source.cases[i].case_id for i in rows)
+        run.checkpoints.wait()
+        raise UserError(
+            f"the loss became {value} at step {step}. The batch held: {names}. Look at these cases with --mode=check_data, "
+            "lower --config.optimizer.learning_rate, or train in float32; earlier checkpoints are intact."
+        )
+    return value
+
+
+def _means(sums: dict[str, np.ndarray]) -> dict[str, float]:
+    count = float(sums["count"])
+    return {k: float(v) / max(count, 1.0) for k, v in sums.items() if k != "count"}

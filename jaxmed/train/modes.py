@@ -1,0 +1,133 @@
+"""What each `--mode` of the command line does."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxmed import parallel
+from jaxmed.errors import UserError
+from jaxmed.evaluate.report import format_table, write_metrics, write_report
+from jaxmed.evaluate.table import write_predictions
+from jaxmed.train.finish import finish, load_best, prediction_rows, write_run_json
+from jaxmed.train.loop import evaluate, fit
+from jaxmed.train.setup import Data, claim_workdir, log, prepare, prepare_data
+
+
+def train(config: ConfigDict, workdir: Path, *, data: Data | None = None, fold: int | None = None, repeat: int = 0) -> Any:
+    """`--mode=train`: one run from start (or where it was cut off) to report. Returns its metrics."""
+    log(f"{config.name}: {config.paper}")
+    if config.preset:
+        log(f"  {config.preset}")
+    claim_workdir(config, workdir)
+    run = prepare(config, workdir, data or prepare_data(config, workdir, fold=fold))
+    fit(run)
+    return finish(run, fold=fold or 0, repeat=repeat)
+
+
+def cross_validate(config: ConfigDict, workdir: Path) -> None:
+    """`--mode=cv`: config.cv.folds held-out folds, or, with folds=0, config.cv.repeats repeats of one split.
+
+    Repeat r adds r to the seeds of initialisation, order and dropout; the split stays unless `new_split_per_repeat`.
+    """
+    claim_workdir(config, workdir)
+    parts = config.cv.folds or config.cv.repeats
+    kind = "fold" if config.cv.folds else "repeat"
+    for k in range(parts):
+        part = workdir / f"{kind}_{k:02d}"
+        log(f"\n=== {kind} {k + 1} of {parts}: {part}")
+        if kind == "fold":
+            train(config, part, fold=k)
+        else:
+            train(_reseeded(config, k), part, repeat=k)
+    if parallel.is_main():
+        _join(workdir, kind, parts)
+
+
+def evaluate_checkpoint(config: ConfigDict, workdir: Path, split: str, output: str | None) -> None:
+    """`--mode=eval`: the workdir's best epoch on a split, or with "all" on every case of `config.data`."""
+    trained = stored_config(workdir)
+    trained.data = config.data if split == "all" else trained.data
+    data = prepare_data(trained, None if split == "all" else workdir)
+    target = Path(output) if output else workdir / f"eval_{split}"
+    _test_elsewhere(trained, workdir, data, split, target)
+
+
+def predict(config: ConfigDict, workdir: Path, source: str | None, output: str | None) -> None:
+    """`--mode=predict`: the workdir's best epoch on a folder of images or a CSV; writes predictions.csv."""
+    if not source:
+        raise UserError("--mode=predict needs --input: a folder of images, or a CSV with the columns image, mask")
+    trained = stored_config(workdir)
+    trained.data.source, trained.data.dir = "folder", source
+    data = prepare_data(trained, None, predict=True)
+    run = prepare(trained, workdir, data, quiet=True)
+    load_best(run)
+    target = Path(output) if output else workdir / "predict"
+    target.mkdir(parents=True, exist_ok=True)
+    rows = prediction_rows(run, evaluate(run, "all"), "predict")
+    write_predictions(target / "predictions.csv", rows)
+    _print_predictions(rows, run.task.classes)
+    masks = f"; masks: {data.source.mask_origin} (results hold for masks of this kind)" if data.source.has_masks else ""
+    log(f"{len(rows)} cases: {target / 'predictions.csv'}{masks}")
+
+
+def stored_config(workdir: Path) -> ConfigDict:
+    """The config of the run in `workdir`."""
+    path = Path(workdir) / "config.json"
+    if not path.exists():
+        raise UserError(f"{path} is missing: give the --workdir of a trained run")
+    config = ConfigDict(json.loads(path.read_text()))
+    for options in (config.model.options, config.data):  # JSON has no tuples
+        for key, value in options.items():
+            if isinstance(value, list | tuple):
+                options[key] = tuple(value)
+    return config
+
+
+def _reseeded(config: ConfigDict, repeat: int) -> ConfigDict:
+    copy = ConfigDict(config.to_dict())
+    for name in ("init", "order", "dropout", *(("split",) if config.cv.new_split_per_repeat else ())):
+        copy.seeds[name] = config.seeds[name] + repeat
+    return copy
+
+
+def _join(workdir: Path, kind: str, parts: int) -> None:
+    """Pools the parts' predictions, and reports mean, SD and intervals."""
+    header, lines = "", []
+    for k in range(parts):
+        head, *rows = (workdir / f"{kind}_{k:02d}/predictions.csv").read_text().splitlines()
+        header, lines = head, lines + rows
+    (workdir / "predictions.csv").write_text("\n".join([header, *lines]) + "\n")
+    first = workdir / f"{kind}_00"
+    info = json.loads((first / "run.json").read_text())
+    info |= {"cv": {"kind": kind, "parts": parts}}
+    info["seconds"] = sum(json.loads(p.read_text())["seconds"] for p in workdir.glob(f"{kind}_*/run.json"))
+    (workdir / "run.json").write_text(json.dumps(info, indent=2))
+    (workdir / "splits.csv").write_text((first / "splits.csv").read_text())
+    metrics = write_metrics(workdir)
+    log(f"\n{parts} {kind}s, test cases\n{format_table(metrics)}")
+    log(f"report: {write_report(workdir)}")
+
+
+def _test_elsewhere(config: ConfigDict, workdir: Path, data: Data, split: str, target: Path) -> None:
+    run = prepare(config, workdir, data, quiet=True)
+    progress = load_best(run)
+    rows = prediction_rows(run, evaluate(run, split), "test" if split == "all" else split)
+    target.mkdir(parents=True, exist_ok=True)
+    write_predictions(target / "predictions.csv", rows)
+    write_run_json(dataclasses.replace(run, workdir=target), progress)
+    (target / "config.json").write_text(config.to_json_best_effort(indent=2))
+    metrics = write_metrics(target)
+    log(f"\nbest epoch {progress.best_epoch}, {len(rows)} cases of {split!r}\n{format_table(metrics)}")
+    log(f"report: {write_report(target)}")
+
+
+def _print_predictions(rows: list[dict], classes: tuple[str, ...]) -> None:
+    width = max(len(row["case_id"]) for row in rows)
+    log("  ".join([f"{'case':<{width}}", *(f"{name:>10}" for name in classes)]))
+    for row in rows[:20]:
+        log("  ".join([f"{row['case_id']:<{width}}", *(f"{row[f'prob_{name}']:>10.3f}" for name in classes)]))
+    if len(rows) > 20:
+        log(f"... and {len(rows) - 20} more")

@@ -1,0 +1,23 @@
+"""Optimisers from a config. The learning rate stays outside: the step multiplies by it, so a schedule never recompiles."""
+
+import optax
+from ml_collections import ConfigDict
+
+from jaxmed.errors import UserError
+
+
+def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """`config.name` "adam" (torch's defaults: betas 0.9, 0.999, eps 1e-8) or "sgd" (momentum 0.9).
+
+    `config.weight_decay` is decoupled (AdamW); `config.clip_norm` > 0 clips the global gradient norm first.
+    The result is a direction; the train step applies `-learning_rate` to it.
+    """
+    rules = {
+        "adam": lambda: optax.scale_by_adam(config.b1, config.b2, eps=1e-8),
+        "sgd": lambda: optax.trace(decay=config.b1),
+    }
+    if config.name not in rules:
+        raise UserError(f"config.optimizer.name={config.name!r} is unknown; choose one of {sorted(rules)}")
+    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
+    decay = [optax.add_decayed_weights(config.weight_decay)] if config.weight_decay > 0 else []
+    return optax.chain(*clip, rules[config.name](), *decay)
