@@ -50,7 +50,7 @@ def is_under(path: str, prefixes: tuple[str, ...]) -> bool:
 
 
 def count(model: nnx.Module, trainable: bool | None = None) -> int:
-    """Number of parameters (batch statistics do not count); `trainable=True` leaves `model.frozen` out, False counts it alone."""
+    """Number of parameters without batch statistics; `trainable=True` leaves `model.frozen` out, False counts it alone."""
     flat = flatten(_string_keys(nnx.to_pure_dict(nnx.state(model, nnx.Param))))
     frozen = tuple(getattr(model, "frozen", ()))
     keep = [v for k, v in flat.items() if trainable is None or is_under(k, frozen) != trainable]

@@ -1,4 +1,4 @@
-"""Training augmentation of CSA-MoE-Net (section II-A): both flips and a small rotation, one draw for the image and its mask.
+"""Training augmentation of CSA-MoE-Net (section II-A): flips and a small rotation, one draw for image and mask.
 
 It acts on the image and the mask at network size; the views are derived afterwards, so all three always agree.
 """
@@ -25,7 +25,7 @@ class Draw:
 
 
 def check_options(options: Mapping | None) -> dict[str, float]:
-    """`{"hflip": probability, "vflip": probability, "degrees": largest angle}`; None or missing keys mean no augmentation.
+    """`{"hflip": probability, "vflip": probability, "degrees": largest angle}`; what is missing is not done.
 
     Raises:
         UserError: an unknown key, a probability outside [0, 1] or an angle outside [0, 180].
@@ -62,7 +62,10 @@ def apply(
 
 
 def augment(
-    image: UInt8[np.ndarray, "h w"], mask: UInt8[np.ndarray, "h w"], rng: np.random.Generator, options: Mapping[str, float]
+    image: UInt8[np.ndarray, "h w"],
+    mask: UInt8[np.ndarray, "h w"],
+    rng: np.random.Generator,
+    options: Mapping[str, float],
 ) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]:
     """One draw, applied to both. `options` as `check_options` returns them."""
     return apply(image, mask, draw(rng, options))

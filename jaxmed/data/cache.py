@@ -4,8 +4,8 @@ One folder per (source contents, size, transform version), under `<cache_dir>/de
     pixels.npy       uint8 [n, size, size, 2]: gray image (bilinear), mask in {0, 1} (nearest)
     thumbnails.npy   uint8 [n, 32, 32]: for duplicate search, so that it does not decode again either
     about.json       what it is, and the cases left out with the reason
-The folder is written under a temporary name and renamed, so a reader sees all of it or nothing. All processes of a machine share the
-pixels through the page cache.
+The folder is written under a temporary name and renamed, so a reader sees all of it or nothing. All processes of a
+machine share the pixels through the page cache.
 """
 
 import errno
@@ -15,8 +15,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -26,12 +25,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxmed.data.cases import Source
+from jaxmed.data.reading import Progress, parallel_map, read_case
 from jaxmed.data.similarity import THUMBNAIL, thumbnail
 from jaxmed.errors import UserError
 
 TRANSFORM_VERSION = 1  # raise it when `resize_case` or `thumbnail` changes: old caches are then not used any more
-_CHUNK = 64  # cases decoded ahead of the writer
-_PROGRESS_SECONDS = 5.0
 _STALE_SECONDS = 24 * 3600.0
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -99,36 +97,12 @@ def build_cache(
 
 
 def resize_case(image: np.ndarray, mask: np.ndarray | None, size: int) -> UInt8[np.ndarray, "size size 2"]:
-    """Image bilinear, mask nearest, stacked. INTER_NEAREST_EXACT because plain nearest lies up to half a pixel beside bilinear."""
+    """Image bilinear, mask nearest, stacked; "exact" because OpenCV's plain nearest is shifted against bilinear."""
     out = np.zeros((size, size, 2), np.uint8)
     out[..., 0] = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
     if mask is not None:
         out[..., 1] = cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
     return out
-
-
-def parallel_map(function: Callable, count: int) -> Iterator:
-    """`function(0), ... function(count - 1)` in order, on all cores (OpenCV releases the GIL), a bounded number ahead."""
-    cv2.setNumThreads(0)  # one thread per image is faster than many threads inside each
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for start in range(0, count, _CHUNK):
-            yield from pool.map(function, range(start, min(start + _CHUNK, count)))
-
-
-def read_case(source: Source, index: int) -> dict[str, np.ndarray]:
-    """`source.read`, checked: whatever goes wrong is a UserError that names the case."""
-    name = source.cases[index].case_id
-    try:
-        case = source.read(index)
-    except (OSError, cv2.error) as error:
-        raise UserError(f"{name}: cannot be read: {error}") from error
-    image, mask = case["image"], case.get("mask")
-    if image.dtype != np.uint8 or image.ndim != 2 or image.size == 0:
-        raise UserError(f"{name}: expected a uint8 gray image [h, w], got {image.dtype} {list(image.shape)}")
-    if source.has_masks and (mask is None or mask.shape != image.shape):
-        shape = "no mask" if mask is None else f"a mask of {mask.shape[1]} x {mask.shape[0]}"
-        raise UserError(f"{name}: {shape} for an image of {image.shape[1]} x {image.shape[0]}; give one of the same size")
-    return case
 
 
 def _key(source: Source, size: int) -> tuple[str, dict[int, str]]:
@@ -147,7 +121,7 @@ def _key(source: Source, size: int) -> tuple[str, dict[int, str]]:
 
 
 def _open(folder: Path, size: int, count: int) -> Cache | None:
-    """The finished cache in `folder`, or None if there is none or it is damaged (a crash of the machine, a copy cut short)."""
+    """The finished cache in `folder`, or None if there is none or it is damaged (a crash, a copy cut short)."""
     try:
         about = json.loads((folder / "about.json").read_text())
         skipped = {int(row): reason for row, reason in about["skipped"].items()}
@@ -189,7 +163,7 @@ def _decode_all(source, size, work, broken, log) -> dict[int, str]:
         return resize_case(case["image"], case.get("mask"), size), thumbnail(case["image"])
 
     skipped, count = {}, len(source)
-    progress = _Progress(f"decoding {count} images of '{source.name}' to {size} x {size}, once", count, log)
+    progress = Progress(f"decoding {count} images of '{source.name}' to {size} x {size}, once", count, log)
     empty = np.zeros((size, size, 2), np.uint8), np.zeros((THUMBNAIL, THUMBNAIL), np.uint8)
     with open(work / "pixels.npy", "wb") as pixels, open(work / "thumbnails.npy", "wb") as thumbs:
         _header(pixels, (count, size, size, 2))
@@ -203,7 +177,7 @@ def _decode_all(source, size, work, broken, log) -> dict[int, str]:
         for file in (pixels, thumbs):
             file.flush()
             os.fsync(file.fileno())
-    progress.end(f"kept in {work.parent}")
+    progress.end(f", kept in {work.parent}")
     return skipped
 
 
@@ -239,25 +213,3 @@ def _disk_error(error: OSError, folder: Path, needed: int) -> UserError:
     fix = f"it needs {needed / 1e6:.0f} MB; free some space or choose another place with data.cache_dir or JAXMED_CACHE"
     what = "no space left" if error.errno in _DISK_FULL else f"cannot write ({error.strerror or error})"
     return UserError(f"image cache {folder.parent}: {what}; {fix}")
-
-
-class _Progress:
-    """A line every few seconds with speed and time left, and one at the end."""
-
-    def __init__(self, title: str, total: int, log: Callable[[str], None]):
-        self.total, self.log, self.done = total, log, 0
-        self.start = self.last = time.monotonic()
-        log(title)
-
-    def step(self) -> None:
-        self.done += 1
-        now = time.monotonic()
-        if now - self.last >= _PROGRESS_SECONDS and self.done < self.total:
-            self.last = now
-            rate = self.done / (now - self.start)
-            left = (self.total - self.done) / rate
-            self.log(f"  {self.done}/{self.total} decoded, {rate:.0f} images/s, {left:.0f} s left")
-
-    def end(self, text: str) -> None:
-        seconds = time.monotonic() - self.start
-        self.log(f"  {self.done} decoded in {seconds:.1f} s ({self.done / max(seconds, 1e-9):.0f} images/s), {text}")

@@ -1,13 +1,16 @@
 """Image files -> gray arrays, with a rule for every kind of file and no silent default.
 
-| file | image | mask |
-|---|---|---|
-| 8-bit gray | as it is | any nonzero pixel is lesion |
-| 8-bit colour | luma, only if the channels differ by at most `COLOUR_TOLERANCE` on average (a gray picture saved as RGB, small coloured marks included) | any nonzero channel |
-| alpha channel | dropped if opaque everywhere, else an error | dropped if opaque everywhere, else an error |
-| 1-bit | 0 and 255 | as it is |
-| 16-bit, float | an error that says how to convert | any nonzero pixel is lesion |
-| broken, empty, not an image | an error | an error |
+| file              | as an image                                      | as a mask (1 = lesion)              |
+|-------------------|--------------------------------------------------|-------------------------------------|
+| 8-bit gray, 1-bit | as it is                                         | any nonzero pixel                   |
+| 8-bit colour      | luma, if it is a gray picture saved in colour    | any nonzero channel                 |
+| alpha channel     | dropped if opaque everywhere, else an error      | the same                            |
+| 16-bit, float     | an error that says how to convert                | any nonzero pixel                   |
+| JPEG              | as above                                         | pixels above 127: JPEG blurs edges  |
+| broken, empty     | an error                                         | an error                            |
+
+"A gray picture saved in colour": the three channels differ by at most COLOUR_TOLERANCE on average, which lets small
+coloured marks pass and stops colour Doppler and elastography.
 """
 
 from pathlib import Path
@@ -19,6 +22,7 @@ from jaxtyping import UInt8
 from jaxmed.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+_END = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}  # some OpenCV versions fill a truncated picture with gray and say nothing
 COLOUR_TOLERANCE = 8.0  # gray levels, mean over the picture of max - min over the three channels
 
 
@@ -32,11 +36,11 @@ def decode_gray(content: bytes | str | Path, name: str = "") -> UInt8[np.ndarray
     Raises:
         UserError: unreadable, 16-bit, really transparent or really coloured; the message names the file and the fix.
     """
-    pixels, name = _decode(content, name)
+    pixels, name, _ = _decode(content, name)
     if pixels.dtype != np.uint8:
         raise UserError(
-            f"{name}: {pixels.dtype} pixels, but images must be 8-bit; the display window of a {pixels.dtype} image is "
-            "yours to choose: convert it (for example `cv2.convertScaleAbs(image, alpha=255 / image.max())`) and save as PNG"
+            f"{name}: {pixels.dtype} pixels, but images must be 8-bit: which gray levels to show is your choice. Convert "
+            "it, for example with `cv2.convertScaleAbs(image, alpha=255 / image.max())`, and save it as 8-bit PNG"
         )
     if pixels.ndim == 2:
         return pixels
@@ -44,22 +48,26 @@ def decode_gray(content: bytes | str | Path, name: str = "") -> UInt8[np.ndarray
     spread = float((pixels.max(2).astype(np.int16) - pixels.min(2)).mean())
     if spread > COLOUR_TOLERANCE:
         raise UserError(
-            f"{name}: a colour picture (channels differ by {spread:.0f} gray levels on average, at most {COLOUR_TOLERANCE:.0f} "
-            "is taken as gray); colour Doppler or elastography frames do not fit, else convert the file to gray"
+            f"{name}: a colour picture (its channels differ by {spread:.0f} gray levels on average); leave out colour "
+            "Doppler and elastography frames, and convert other pictures to gray"
         )
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
 
 
 def decode_mask(content: bytes | str | Path, name: str = "") -> UInt8[np.ndarray, "h w"]:
-    """A lesion mask from a path or from a file's bytes: 1 wherever any colour channel is nonzero, else 0.
+    """A lesion mask from a path or from a file's bytes: uint8, 1 inside the lesion and 0 outside.
 
     Raises:
-        UserError: unreadable, or with an alpha channel that is not opaque; the message names the file.
+        UserError: unreadable, really transparent, or a JPEG without bright pixels; the message names the file.
     """
-    pixels, name = _decode(content, name)
+    pixels, name, kind = _decode(content, name)
     if pixels.ndim == 3:
         pixels = _drop_alpha(pixels, name).max(2)
-    return (pixels != 0).astype(np.uint8)
+    if kind != "JPEG":
+        return (pixels != 0).astype(np.uint8)
+    if 0 < pixels.max() < 128:
+        raise UserError(f"{name}: a JPEG mask whose values end at {pixels.max()}; JPEG is lossy, save masks as PNG")
+    return (pixels > 127).astype(np.uint8)
 
 
 def check_same_size(image: np.ndarray, mask: np.ndarray, image_name: str, mask_name: str) -> None:
@@ -84,19 +92,22 @@ def _size(pixels: np.ndarray) -> str:
     return f"{pixels.shape[1]} x {pixels.shape[0]}"
 
 
-def _decode(content: bytes | str | Path, name: str) -> tuple[np.ndarray, str]:
+def _decode(content: bytes | str | Path, name: str) -> tuple[np.ndarray, str, str]:
+    """Pixels as stored (BGR order), the name for messages, and the file's kind."""
     if not isinstance(content, bytes):
         name = name or str(content)
         content = read_file(content, name)
     name = name or "image"
+    kind = "JPEG" if content.startswith(b"\xff\xd8") else "PNG" if content.startswith(b"\x89PNG") else ""
+    complete = _END[kind] in content[-4096:] if kind else bool(content)
     try:
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if complete else None
     except cv2.error:
         pixels = None
     if pixels is None or not pixels.size:
-        state = "empty file" if not content else "not a readable PNG, JPEG, BMP or TIFF (corrupt or truncated?)"
-        raise UserError(f"{name}: {state}; replace the file or take its row out")
-    return pixels, name
+        state = "not a readable PNG, JPEG, BMP or TIFF (corrupt or truncated?)" if content else "an empty file"
+        raise UserError(f"{name}: {state}; replace the file, or take it out of the data set")
+    return pixels, name, kind
 
 
 def read_file(path: str | Path, name: str = "") -> bytes:
@@ -114,5 +125,5 @@ def _drop_alpha(pixels: np.ndarray, name: str) -> np.ndarray:
         raise UserError(f"{name}: {pixels.shape[2]} channels; save it as a gray, RGB or opaque RGBA image")
     opaque = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
     if (pixels[..., 3] != opaque).any():
-        raise UserError(f"{name}: has transparent pixels, whose gray value is undefined; flatten it onto black and save without alpha")
+        raise UserError(f"{name}: has transparent pixels, whose gray value is undefined; save it without alpha channel")
     return pixels[..., :3]

@@ -10,8 +10,8 @@ import numpy as np
 
 from jaxmed.data import phantom_lesion as lesions
 from jaxmed.data.cases import Case, Source
-from jaxmed.data.phantom_scan import OVERSAMPLE, Scanner, detect, echo_envelope
-from jaxmed.data.phantom_tissue import sample_breast, tissue_map
+from jaxmed.data.phantom_scan import display, echo_power, sample_scanner
+from jaxmed.data.phantom_tissue import amplitude, sample_breast, tissue_maps, uneven_loss
 from jaxmed.errors import UserError
 
 VERSION = 1  # part of every fingerprint: raise it when a change alters pixels
@@ -35,7 +35,7 @@ class PhantomSource(Source):
         if count < 1 or self.size < 32:
             raise UserError(f"data.num_cases={count}, data.phantom_size={self.size}: at least 1 case of 32 pixels")
         if tuple(data.get("classes") or CLASSES) != CLASSES:
-            raise UserError(f"data.classes={tuple(data['classes'])}: phantoms have the classes {CLASSES}, in this order")
+            raise UserError(f"data.classes={tuple(data['classes'])}: phantoms have exactly the classes {CLASSES}")
         self.cases = [self._case(index) for index in range(count)]
         pairs = count - len({case.patient_id for case in self.cases})
         self.notes = [f"phantoms made on the fly (seed {self.seed}, {self.size} px); {pairs} patients have two images"]
@@ -69,46 +69,25 @@ def who(seed: int, index: int) -> tuple[int, int, int]:
 def make_phantom(seed: int, patient: int, plane: int, malignant: bool, size: int) -> tuple[np.ndarray, np.ndarray]:
     """One picture and its mask, uint8 [size, size].
 
-    The patient's generator draws the breast and the lesion, the plane's generator everything that a second look changes.
+    The patient's generator draws the breast and the lesion; the plane's generator all that a second look changes.
     """
     person = np.random.default_rng([seed, patient])
-    depth = person.uniform(30, 44)
-    pixel = depth / size
-    breast = sample_breast(person, depth)
-    lesion = lesions.sample_lesion(person, malignant)
+    depth = person.uniform(30, 42)
+    breast, lesion = sample_breast(person, depth), lesions.sample_lesion(person, malignant)
     look = np.random.default_rng([seed, patient, plane + 1])
+    pixel = depth / size
     scanner = sample_scanner(look, pixel)
-    points = lesions.outline(lesion, look) + _place(lesion, depth, look)
-    echo = tissue_map(breast, size, pixel, look)
-    echo, attenuation = lesions.insert(echo, points, lesion, pixel, look)
-    scatterers = look.standard_normal(echo.shape, dtype=np.float32) * np.power(10, echo / 20, dtype=np.float32)
-    image = detect(echo_envelope(scatterers, scanner), attenuation, depth_gain(depth, size, look), scanner, look)
-    return image, lesions.fill(points, (size, size), (1 / pixel, 1 / pixel))
+    points = lesions.outline(lesion, look)
+    points += lesions.centre(points, depth, look)
+    mask = lesions.fill(points, pixel, size)
+    level, mirrors = tissue_maps(breast, size, pixel, look)
+    loss = lesions.insert(level, mirrors, mask, points, lesion, pixel, look)
+    loss += uneven_loss(breast, size, pixel, look)
+    mirrors += look.standard_normal(mirrors.shape, dtype=np.float32) * amplitude(level)
+    return display(echo_power(mirrors, scanner), loss, depth_gain(size, look), scanner), mask
 
 
-def sample_scanner(rng: np.random.Generator, pixel: float) -> Scanner:
-    """Resolution and gain differ from picture to picture, as between operators."""
-    return Scanner(
-        pixel=pixel,
-        axial=rng.uniform(0.13, 0.2),
-        lateral=rng.uniform(0.2, 0.34),
-        focus=rng.uniform(10, 22),
-        dynamic_range=rng.uniform(50, 62),
-        gain=rng.normal(0, 3.0),
-        gamma=rng.uniform(0.9, 1.25),
-    )
-
-
-def depth_gain(depth: float, size: int, rng: np.random.Generator) -> np.ndarray:
-    """What the depth gain gets wrong, dB: a slope and a bend that the operator did not correct."""
-    z = np.linspace(0, 1, size * OVERSAMPLE, dtype=np.float32)[:, None]
-    return rng.normal(-4, 4) * z - np.abs(rng.normal(0, 8)) * np.clip(z - 0.55, 0, None) ** 2 * 4
-
-
-def _place(lesion: lesions.Lesion, depth: float, rng: np.random.Generator) -> np.ndarray:
-    """The centre in mm: anywhere the lesion fits, mostly in the upper half."""
-    half_width = 0.5 * lesion.size / np.sqrt(lesion.aspect)
-    half_height = 0.5 * lesion.size * np.sqrt(lesion.aspect)
-    x = rng.uniform(min(half_width + 1, depth / 2), max(depth - half_width - 1, depth / 2))
-    z = np.clip(rng.normal(0.42, 0.1) * depth, half_height + 3, depth - half_height - 3)
-    return np.array([x, z])
+def depth_gain(size: int, rng: np.random.Generator) -> np.ndarray:
+    """dB by which the depth gain misses: a slope, and a drop in the deep half that nobody corrected."""
+    z = np.linspace(0, 1, size, dtype=np.float32)[:, None]
+    return rng.normal(-3, 4) * z - np.float32(abs(rng.normal(0, 40))) * np.clip(z - 0.5, 0, None) ** 2

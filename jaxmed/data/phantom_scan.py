@@ -1,69 +1,90 @@
 """B-mode image formation: scatterers -> radio-frequency lines -> envelope -> log compression.
 
-The model is the usual linear one (Bamber and Dickinson, Phys. Med. Biol. 1980): the echo signal is the tissue's
-reflectivity convolved with a point-spread function, separable at each depth. Lengths are in mm.
+The usual linear model (Bamber and Dickinson, Phys. Med. Biol. 25, 1980): the echo is the tissue's reflectivity
+convolved with a point-spread function that is separable at each depth. Lengths are in mm, levels in dB.
+The carrier is scaled to the pixel grid; speckle statistics depend on the envelope of the pulse only.
 """
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import scipy.fft
 from jaxtyping import Float, UInt8
 
-OVERSAMPLE = 2  # axial samples per pixel row: the pulse's carrier needs more than one
+OVERSAMPLE = 2  # axial samples per pixel row: the carrier needs two samples where the envelope needs one
+CARRIER = 0.25  # cycles per axial sample
+DB = np.float32(np.log(10) / 20)  # amplitude = exp(DB * level)
 
 
 @dataclass(frozen=True)
 class Scanner:
-    """One machine setting: resolution in mm, gains in dB."""
+    """One machine setting."""
 
     pixel: float  # mm
-    axial: float = 0.17  # standard deviation of the pulse's envelope, mm
-    lateral: float = 0.26  # standard deviation of the beam at its focus, mm
-    focus: float = 16.0  # depth of the focus, mm
-    rayleigh: float = 14.0  # depth over which the beam widens by sqrt(2), mm
-    dynamic_range: float = 55.0  # dB shown between black and white
-    gain: float = 0.0  # dB
-    noise: float = -48.0  # electronic noise before the depth gain, dB
-    gamma: float = 1.0  # display curve
+    axial: float  # standard deviation of the pulse's envelope, mm
+    lateral: float  # standard deviation of the beam at its focus, mm
+    focus: float  # depth of the focus, mm
+    rayleigh: float  # distance from the focus at which the beam is sqrt(2) times wider, mm
+    smoothing: float  # share of the locally averaged power, as spatial compounding and speckle filters leave it
+    dynamic_range: float  # dB between black and white
+    gain: float  # dB
+    gamma: float  # display curve
+    noise: float = -46.0  # electronic noise before the depth gain, dB
+
+
+def sample_scanner(rng: np.random.Generator, pixel: float) -> Scanner:
+    """Resolution and gain differ from picture to picture, as between operators; they say nothing about the class."""
+    return Scanner(
+        pixel=pixel,
+        axial=rng.uniform(0.12, 0.2),
+        lateral=rng.uniform(0.2, 0.32),
+        focus=rng.uniform(10, 20),
+        rayleigh=rng.uniform(10, 18),
+        smoothing=rng.uniform(0.55, 0.85),
+        dynamic_range=rng.uniform(50, 60),
+        gain=rng.normal(0, 2.5),
+        gamma=rng.uniform(0.95, 1.3),
+    )
+
+
+def echo_power(scatterers: Float[np.ndarray, "samples columns"], scanner: Scanner) -> Float[np.ndarray, "rows columns"]:
+    """Squared envelope of the echo lines, one row per pixel; unit white noise gives unit mean power.
+
+    Keeping the pulse's spectrum on positive frequencies gives the analytic signal, so its magnitude is the Hilbert
+    envelope. That half band needs half the samples: an inverse transform of half the length gives every second one,
+    exactly. The beam widens away from the focus, so it is applied row by row, in lateral frequency.
+    """
+    samples, columns = scatterers.shape
+    rows = samples // OVERSAMPLE
+    cycles = np.arange(rows, dtype=np.float32) / samples
+    width = scanner.pixel / OVERSAMPLE / (2 * np.pi * scanner.axial)
+    pulse = np.exp(-0.5 * ((cycles - CARRIER) / width) ** 2)
+    pulse *= rows / np.sqrt(samples * (pulse**2).sum())
+    lines = scipy.fft.ifft(scipy.fft.rfft(scatterers, axis=0)[:rows] * pulse[:, None], axis=0)
+    depth = (np.arange(rows, dtype=np.float32) + 0.5)[:, None] * scanner.pixel
+    sigma = beam_width(scanner, depth) / scanner.pixel
+    across = scipy.fft.fftfreq(columns).astype(np.float32)
+    beam = np.exp(-2 * (np.pi * across * sigma) ** 2)
+    beam /= np.sqrt((beam**2).mean(1, keepdims=True))
+    lines = scipy.fft.ifft(scipy.fft.fft(lines, axis=1) * beam, axis=1)
+    return lines.real**2 + lines.imag**2
 
 
 def beam_width(scanner: Scanner, depth: np.ndarray) -> np.ndarray:
-    """Lateral standard deviation in mm at each depth: narrowest at the focus (Gaussian beam)."""
-    return scanner.lateral * np.sqrt(1.0 + ((depth - scanner.focus) / scanner.rayleigh) ** 2)
+    """Lateral standard deviation in mm at each depth of a Gaussian beam."""
+    return scanner.lateral * np.sqrt(1 + ((depth - scanner.focus) / scanner.rayleigh) ** 2)
 
 
-def echo_envelope(scatterers: Float[np.ndarray, "rows columns"], scanner: Scanner) -> Float[np.ndarray, "rows columns"]:
-    """Envelope of the beam-formed lines for a real reflectivity map of OVERSAMPLE rows per pixel.
-
-    Convolving with the pulse and taking the Hilbert envelope is one multiplication in frequency: the pulse's spectrum
-    kept on positive frequencies gives the analytic signal. The beam varies with depth, so it is applied line by line.
-    """
-    rows, columns = scatterers.shape
-    step = scanner.pixel / OVERSAMPLE
-    cycles = scipy.fft.fftfreq(rows).astype(np.float32)
-    width = 1.0 / (2 * np.pi * scanner.axial / step)
-    pulse = np.where(cycles > 0, np.exp(-0.5 * ((cycles - 0.25) / width) ** 2), 0).astype(np.float32)
-    lines = scipy.fft.fft(scatterers, axis=0)
-    lines = scipy.fft.ifft(lines * pulse[:, None], axis=0)
-    sigma = beam_width(scanner, np.arange(rows) * step)[:, None] / scanner.pixel
-    across = scipy.fft.fftfreq(columns)[None, :]
-    beam = np.exp(-2 * (np.pi * across * sigma) ** 2) * np.sqrt(sigma)
-    lines = scipy.fft.ifft(scipy.fft.fft(lines, axis=1) * beam.astype(np.float32), axis=1)
-    return np.abs(lines) / np.float32(pulse.std() * 0.8)
-
-
-def detect(
-    envelope: Float[np.ndarray, "rows columns"],
-    attenuation: Float[np.ndarray, "rows columns"],
+def display(
+    power: Float[np.ndarray, "rows columns"],
+    loss: Float[np.ndarray, "rows columns"],
     depth_gain: Float[np.ndarray, "rows 1"],
     scanner: Scanner,
-    rng: np.random.Generator,
-) -> UInt8[np.ndarray, "h w"]:
-    """Attenuation, electronic noise, depth gain, log compression and the display curve; pixel rows are averaged."""
-    power = envelope**2 * np.power(10, attenuation / 10) + rng.exponential(10 ** (scanner.noise / 10), (1, 1))
-    rows, columns = power.shape
-    power = power.reshape(rows // OVERSAMPLE, OVERSAMPLE, columns).mean(1)
-    level = 10 * np.log10(power + 1e-12) + depth_gain[::OVERSAMPLE] + scanner.gain
-    gray = np.clip(level / scanner.dynamic_range + 0.72, 0, 1) ** scanner.gamma
+) -> UInt8[np.ndarray, "rows columns"]:
+    """Attenuation (`loss`, dB), electronic noise, compounding, depth gain and log compression to gray levels."""
+    power = power * np.exp(-2 * DB * loss) + np.float32(10 ** (scanner.noise / 10))
+    power += np.float32(scanner.smoothing) * (cv2.GaussianBlur(power, (5, 5), 0.9) - power)
+    level = 10 * np.log10(power) + depth_gain + np.float32(scanner.gain)
+    gray = np.clip(level / np.float32(scanner.dynamic_range) + np.float32(0.62), 0, 1) ** np.float32(scanner.gamma)
     return np.round(255 * gray).astype(np.uint8)

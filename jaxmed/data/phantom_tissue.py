@@ -1,4 +1,8 @@
-"""The breast around the lesion: skin, subcutaneous fat with ligaments, glandular tissue, muscle, as an echo map in dB."""
+"""The breast around the lesion: skin, fat with ligaments, glandular tissue, muscle.
+
+Two maps: the level of diffuse scattering in dB (one value per pixel), and thin interfaces that reflect like mirrors
+(OVERSAMPLE rows per pixel; one sample thick, so that lines across the beam are bright and steep ones fade, as in life).
+"""
 
 from dataclasses import dataclass
 
@@ -6,90 +10,102 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from jaxmed.data.phantom_scan import OVERSAMPLE
+from jaxmed.data.phantom_scan import DB, OVERSAMPLE
 
-FAT, GLAND, MUSCLE, SKIN = -15.0, -3.0, -13.0, 2.0  # mean echo level, dB
-REFLECTOR = 10.0  # dB that a ligament or fascia stands above its surroundings
+FAT, GLAND, MUSCLE, SKIN = -17.0, -6.0, -17.0, -4.0  # mean level of diffuse scattering, dB
 
 
 @dataclass(frozen=True)
 class Breast:
-    """Depths in mm of the tissue borders at the middle of the picture, and how strongly they wander."""
+    """One woman's breast: depths of the tissue borders in mm, and strengths of its patterns."""
 
     skin: float
     fat: float
     gland: float
-    waviness: float
-    streaks: float  # dB of the glandular pattern
-    ligaments: float  # 0..1
+    waviness: float  # mm
+    streaks: float  # dB, glandular pattern
+    ligaments: float  # reflecting amplitude of ligaments
+    fasciae: float  # reflecting amplitude of the borders and of muscle fibres
+    uneven: float  # dB/mm, how much attenuation differs between neighbouring lines
 
 
 def sample_breast(rng: np.random.Generator, depth: float) -> Breast:
-    """One woman's breast under a field of view of `depth` mm; from fatty to dense."""
-    fat = rng.uniform(0.12, 0.36) * depth
+    """A breast under a field of view of `depth` mm; from fatty to dense."""
+    fat = rng.uniform(0.14, 0.36) * depth
     return Breast(
-        skin=rng.uniform(1.2, 2.2),
+        skin=rng.uniform(1.0, 1.8),
         fat=fat,
-        gland=fat + rng.uniform(0.22, 0.5) * depth,
-        waviness=rng.uniform(0.5, 2.2),
-        streaks=rng.uniform(2.0, 5.0),
-        ligaments=rng.uniform(0.3, 1.0),
+        gland=fat + rng.uniform(0.22, 0.45) * depth,
+        waviness=rng.uniform(0.4, 1.6),
+        streaks=rng.uniform(2.5, 5.0),
+        ligaments=rng.uniform(0.1, 0.5),
+        fasciae=rng.uniform(0.2, 0.8),
+        uneven=rng.uniform(0.02, 0.16),
     )
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int]) -> Float[np.ndarray, "h w"]:
     """A random field of about unit variance with `cells` independent values along each axis."""
-    coarse = rng.standard_normal((cells[0] + 2, cells[1] + 2), dtype=np.float32)
-    return cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC) * np.float32(1.25)
+    coarse = rng.standard_normal((cells[0] + 1, cells[1] + 1), dtype=np.float32)
+    return cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC) * np.float32(1.2)
 
 
-def tissue_map(breast: Breast, size: int, pixel: float, rng: np.random.Generator) -> Float[np.ndarray, "rows size"]:
-    """Echo level in dB without any lesion, OVERSAMPLE rows per pixel."""
-    shape = (size * OVERSAMPLE, size)
-    z = (np.arange(shape[0], dtype=np.float32) * (pixel / OVERSAMPLE))[:, None]
-    wander = smooth_noise(rng, (3, size), (1, 4)) * breast.waviness
-    tilt = rng.normal(0, 1.5) * np.linspace(-1, 1, size, dtype=np.float32)
-    fat_border = breast.fat + wander[0] + tilt
-    gland_border = breast.gland + wander[1] + tilt
-    in_gland = _step(z - fat_border, 0.4) * _step(gland_border - z, 0.4)
-    in_muscle = _step(z - gland_border, 0.4)
-    echo = FAT + (GLAND - FAT) * in_gland + (MUSCLE - FAT) * in_muscle
-    echo += in_gland * _gland_pattern(breast, shape, rng) + in_muscle * _muscle_pattern(shape, rng)
-    echo += (1 - in_gland) * smooth_noise(rng, shape, (8, 5)) * 1.5
-    echo += REFLECTOR * breast.ligaments * _ligaments(shape, rng) * _step(z - breast.skin, 0.3)
-    for border in (fat_border, gland_border):
-        strength = 0.7 + 0.5 * smooth_noise(rng, (1, size), (1, 6))
-        echo += REFLECTOR * np.clip(strength, 0, 1.4) * np.exp(-0.5 * ((z - border) / 0.3) ** 2)
-    return _add_skin(echo, z, breast, size, rng)
+def tissue_maps(
+    breast: Breast, size: int, pixel: float, rng: np.random.Generator
+) -> tuple[Float[np.ndarray, "size size"], Float[np.ndarray, "samples size"]]:
+    """Diffuse level in dB and reflecting amplitude, without a lesion."""
+    shape, fine = (size, size), (size * OVERSAMPLE, size)
+    z = ((np.arange(size, dtype=np.float32) + 0.5) * pixel)[:, None]
+    z_fine = ((np.arange(fine[0], dtype=np.float32) + 0.5) * (pixel / OVERSAMPLE))[:, None]
+    tilt = np.linspace(-1, 1, size, dtype=np.float32) * rng.normal(0, 1.2)
+    sag = smooth_noise(rng, (3, size), (1, 3)) * np.float32(breast.waviness)
+    skin = np.float32(breast.skin) + 0.1 * sag[2]
+    fat, gland = breast.fat + tilt + sag[0], breast.gland + tilt + sag[1]
+    in_gland = step(z - fat, 0.5) * step(gland - z, 0.5)
+    in_muscle = step(z - gland, 0.5)
+    level = FAT + (GLAND - FAT) * in_gland + (MUSCLE - FAT) * in_muscle
+    level += in_gland * _gland_pattern(breast, shape, rng) + (1 - in_gland) * 1.5 * smooth_noise(rng, shape, (10, 6))
+    level += (SKIN - level) * step(skin - z, 0.15)
+    mirrors = _lines(smooth_noise(rng, fine, (9, 4)), breast.ligaments * _patches(rng, fine, 0.4))
+    fibres = breast.fasciae * _patches(rng, fine, 0.0) * step(z_fine - gland - 1, 0.5)
+    mirrors += _lines(smooth_noise(rng, fine, (26, 3)), fibres)
+    for border, strength in ((skin, 1.5), (fat, 0.6), (gland, 1.0)):
+        mirrors += _lines(z_fine - border, strength * breast.fasciae * _patches(rng, fine, 0.7))
+    return level, mirrors
 
 
-def _step(distance: np.ndarray, width: float) -> np.ndarray:
-    return np.clip(distance / (2 * width) + 0.5, 0, 1)
+def step(distance: np.ndarray, width: float) -> np.ndarray:
+    """0 where distance < -width, 1 where > width, linear between."""
+    return np.clip(distance * np.float32(0.5 / width) + np.float32(0.5), 0, 1)
 
 
-def _ridges(field: np.ndarray, width: float) -> np.ndarray:
-    """Thin curved lines where a smooth field crosses zero."""
-    return np.exp(-0.5 * (field / width) ** 2)
+def _patches(rng: np.random.Generator, shape: tuple[int, int], bias: float) -> np.ndarray:
+    """Where an interface reflects: a random part of it, more of it for a larger bias."""
+    return np.clip(smooth_noise(rng, shape, (6, 6)) + np.float32(bias), 0, 1.5)
 
 
-def _ligaments(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    lines = _ridges(smooth_noise(rng, shape, (7, 4)), 0.10)
-    return lines * np.clip(smooth_noise(rng, shape, (5, 5)) + 0.3, 0, 1)
+def _lines(field: np.ndarray, strength: np.ndarray) -> np.ndarray:
+    """Interfaces where a smooth field changes its sign along depth, one sample thick."""
+    inside = field > 0
+    lines = np.zeros(strength.shape, np.float32)
+    np.multiply(strength[1:], inside[1:] != inside[:-1], out=lines[1:])
+    return lines
 
 
 def _gland_pattern(breast: Breast, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    streaks = smooth_noise(rng, shape, (34, 8)) + 0.7 * smooth_noise(rng, shape, (14, 6))
-    lobules = np.clip(smooth_noise(rng, shape, (6, 5)) - 0.8, 0, None) * -8  # fat lobules between the glands
-    return breast.streaks * streaks + lobules
+    """Ducts and septa run along the layers; lobules of fat lie between them."""
+    streaks = smooth_noise(rng, shape, (30, 7)) + 0.6 * smooth_noise(rng, shape, (12, 5))
+    lobules = np.clip(smooth_noise(rng, shape, (7, 5)) - 0.7, 0, 1.2)
+    return np.float32(breast.streaks) * streaks - 8 * lobules
 
 
-def _muscle_pattern(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    fibres = _ridges(smooth_noise(rng, shape, (22, 3)), 0.25)
-    return 7 * fibres * np.clip(smooth_noise(rng, shape, (6, 4)) + 0.5, 0, 1.5)
+def uneven_loss(breast: Breast, size: int, pixel: float, rng: np.random.Generator) -> Float[np.ndarray, "size size"]:
+    """Attenuation in dB that differs from line to line and grows with depth: ligament shadows, poor contact."""
+    z = ((np.arange(size, dtype=np.float32) + 0.5) * pixel)[:, None]
+    across = smooth_noise(rng, (1, size), (1, 9)) + smooth_noise(rng, (1, size), (1, 4))
+    return np.float32(breast.uneven) * across * z
 
 
-def _add_skin(echo: np.ndarray, z: np.ndarray, breast: Breast, size: int, rng: np.random.Generator) -> np.ndarray:
-    thickness = breast.skin + 0.15 * smooth_noise(rng, (1, size), (1, 3))
-    inside = _step(thickness - z, 0.1)
-    echo = echo + (SKIN - echo) * inside
-    return echo + REFLECTOR * np.exp(-0.5 * ((z - thickness) / 0.2) ** 2)
+def amplitude(level: Float[np.ndarray, "size size"]) -> Float[np.ndarray, "samples size"]:
+    """Scattering amplitude of a level in dB, OVERSAMPLE rows per pixel."""
+    return np.repeat(np.exp(DB * level), OVERSAMPLE, axis=0)

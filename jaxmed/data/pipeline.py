@@ -1,10 +1,11 @@
 """From cached cases to batches: Grain's order, our augmentation and views, exact resume.
 
-Global batch k holds the same cases, augmented the same way, for any number of workers and processes: the order is a function of the
-seed and the position, the augmentation of the seed and the position, and neither looks at who does the work. A run therefore resumes
-from one number, the count of global batches it has consumed.
+Global batch k holds the same cases, augmented the same way, for any number of workers and processes: order and
+augmentation are functions of the seed and the position, and neither looks at who does the work. A run therefore
+resumes from one number, the count of global batches it has consumed.
 
-Batches run across epoch boundaries, so none is dropped and every batch has the same shape; an epoch is `steps_per_epoch` batches.
+Batches run across epoch boundaries, so none is dropped and every batch has the same shape; an epoch is
+`steps_per_epoch` batches.
 """
 
 import math
@@ -83,7 +84,7 @@ class Pipeline:
         """
         _check_inputs(cache, inputs)
         if len(labels) != cache.num_cases:
-            raise UserError(f"{len(labels)} labels for {cache.num_cases} cached cases: the cache belongs to another source")
+            raise UserError(f"{len(labels)} labels for {cache.num_cases} cached cases: the cache is of another source")
         self.cache, self.labels, self.inputs = cache, np.asarray(labels, np.int32), tuple(inputs)
         self.seed, self.workers, self.process = seed, workers, process
         self.augment = check_options(augment) if augment else None
@@ -93,12 +94,12 @@ class Pipeline:
         """Endless batches of the global size `batch_size`, from global batch number `start` on.
 
         Raises:
-            UserError: no cases, a case without label, a skipped case, or a batch that the processes cannot share evenly.
+            UserError: no cases, a case without label or left out, or a batch that the processes cannot share evenly.
         """
         rows = self._check(indices, batch_size)
         if (self.labels[rows] < 0).any():
             raise UserError(f"case {rows[self.labels[rows] < 0][0]} has no label: it cannot be trained on")
-        # Own seeds for order and augmentation: Grain's epoch e shuffles with seed + e, so plain seeds 42 and 43 would share orders.
+        # Derived seeds: Grain shuffles epoch e with seed + e, so plain seeds 42 and 43 would share their orders.
         order, changes = (int(seed) for seed in np.random.SeedSequence(self.seed).generate_state(2))
         index, count = self.process
         batches = (
@@ -111,7 +112,7 @@ class Pipeline:
         return self._start(batches, batch_size)
 
     def evaluate(self, indices: Sequence[int], batch_size: int) -> Batches:
-        """Every case exactly once, in order; the last batch is filled with weight 0, case_id -1, label -1 and black images.
+        """Every case exactly once, in order; the last batch is filled up with black images of weight 0, case_id -1.
 
         Always threads: starting worker processes would cost more than a pass over a cached split.
         """
@@ -202,7 +203,7 @@ def _threads() -> grain.ReadOptions:
 def _init_worker(*_) -> None:
     """Runs first in every worker process.
 
-    Schedulers send their signals to every process of a job; the trainer answers them and closes its workers, so workers ignore them.
+    Schedulers signal every process of a job; the trainer answers and closes its workers, so workers ignore signals.
     A trainer that is killed outright cannot close anything: then the worker ends itself.
     """
     cv2.setNumThreads(0)

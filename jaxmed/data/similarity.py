@@ -1,7 +1,7 @@
 """Near-duplicate images: Pearson correlation of 32 x 32 thumbnails, linked into groups.
 
-Public breast-ultrasound sets hold many frames of the same lesion. Two such frames in different splits leak the answer, and two with
-different labels contradict each other, so both are looked for before a split is made.
+Public breast-ultrasound sets hold many frames of the same lesion. Two such frames in different splits leak the answer,
+and two with different labels contradict each other, so both are looked for before a split is made.
 """
 
 from collections.abc import Iterator
@@ -62,7 +62,7 @@ def similar_pairs(thumbnails: UInt8[np.ndarray, "n 32 32"], threshold: float = D
 def duplicate_groups(
     thumbnails: UInt8[np.ndarray, "n 32 32"], threshold: float = DUPLICATE_THRESHOLD
 ) -> Int[np.ndarray, " n"]:
-    """Single-linkage groups: a chain of pairs above `threshold` is one group. Groups are numbered by their first case."""
+    """Single-linkage groups (a chain of pairs above `threshold` is one group), numbered by their first case."""
     pairs = similar_pairs(thumbnails, threshold)
     return link(len(thumbnails), pairs.first, pairs.second)
 
@@ -84,7 +84,7 @@ def link(count: int, first: np.ndarray, second: np.ndarray) -> Int[np.ndarray, "
 
 
 def _unit_rows(thumbnails: np.ndarray) -> np.ndarray:
-    """Rows of mean 0 and length 1, so that a dot product is the correlation; constant images become zero rows, not NaN."""
+    """Rows of mean 0 and length 1: their dot products are correlations. Constant images become zero rows, not NaN."""
     rows = np.asarray(thumbnails, np.float64).reshape(len(thumbnails), -1)
     rows = rows - rows.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(rows, axis=1, keepdims=True)

@@ -4,13 +4,13 @@ core     = (mask eroded 5 times by a 3 x 3 square) x image
 boundary = (mask dilated 5 times by a 3 x 3 square, minus the mask) x image
 
 Stated rules where these would come out black:
-    * tiny lesion: the core takes the largest number of erosions (5 or fewer) that leaves at least 1 % of the lesion and one pixel;
+    * tiny lesion: the core takes the largest number of erosions, 5 or fewer, that leaves 1 % of the lesion (one pixel);
     * empty mask (a normal case, or a lesion lost by resizing): core and boundary are the whole image;
     * lesion that fills the picture: nothing is left to dilate into, so the boundary is the whole image.
 `view_report` counts and names the cases each rule was used for.
 
-At the picture's edge OpenCV's default border is kept: outside pixels neither erode nor dilate, so a lesion cut by the edge keeps its
-core up to the edge.
+At the picture's edge OpenCV's default border is kept: outside pixels neither erode nor dilate, so a lesion cut by the
+edge keeps its core up to the edge.
 """
 
 from collections.abc import Sequence

@@ -86,10 +86,10 @@ def _resume(run: Run, plateau: Plateau) -> Progress:
 def _train_epoch(
     run: Run, progress: Progress, plateau: Plateau, chrono: Chrono, stream: Iterator, preemption: Preemption
 ) -> None:
-    step, last = int(run.state["step"]), (progress.epochs_done + 1) * run.steps_per_epoch
+    done, last = int(run.state["step"]), (progress.epochs_done + 1) * run.steps_per_epoch
     chrono.reset_epoch()
     pending = None  # the loss of the step before: reading it does not hold up the device
-    for step in range(step + 1, last + 1):
+    for step in range(done + 1, last + 1):
         asked = time.monotonic()
         batch = next(stream)
         chrono.waited(time.monotonic() - asked)

@@ -1,7 +1,7 @@
 """Halve the learning rate when the validation loss stops falling.
 
-`torch.optim.lr_scheduler.ReduceLROnPlateau`'s arithmetic (mode "min", relative threshold 1e-4, no cooldown), once per epoch, on the
-host. optax's version is not the same: it fires one epoch earlier, errs on negative scores and counts steps.
+`torch.optim.lr_scheduler.ReduceLROnPlateau`'s arithmetic (mode "min", relative threshold 1e-4, no cooldown), once per
+epoch, on the host. optax's version is not the same: it fires one epoch earlier, errs on negative scores and counts steps.
 """
 
 import dataclasses

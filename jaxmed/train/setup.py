@@ -144,7 +144,8 @@ def prepare(config: ConfigDict, workdir: Path, data: Data, *, quiet: bool = Fals
     optimizer = make_optimizer(config.optimizer)
     meters = ("loss", "accuracy", "count", *(f"gate_{name}" for name in experts))
     state = parallel.put_state(new_state(model, optimizer, dict.fromkeys(meters)), mesh)
-    steps = Steps(model, task, optimizer, recipe["mean"], recipe["std"], config.seeds.dropout)
+    layout = parallel.state_shardings(state, mesh)
+    steps = Steps(model, task, optimizer, recipe["mean"], recipe["std"], config.seeds.dropout, layout)
     labels = np.array([case.label for case in data.source.cases], np.int32)
     pipeline = {
         "seed": config.seeds.order, "workers": config.data.workers, "process": parallel.process(),

@@ -19,16 +19,18 @@ class Steps:
     """The network, its task and its optimiser, compiled.
 
     `mean` and `std` are those of the pretrained weights. `dropout_seed` and the step number make the dropout key, so that a
-    resumed run draws the same masks.
+    resumed run draws the same masks. `shardings` is the layout of the state, kept from step to step.
     """
 
-    def __init__(self, model: nnx.Module, task: Classification, optimizer, mean, std, dropout_seed: int):
+    def __init__(
+        self, model: nnx.Module, task: Classification, optimizer, mean, std, dropout_seed: int, shardings: Any = None
+    ):
         self.input_names = tuple(model.input_names)
         self.task, self.optimizer = task, optimizer
         self.mean, self.std, self.dropout_seed = tuple(mean), tuple(std), dropout_seed
         self.graph, leaves = nnx.split(model)
         self.template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), leaves)
-        self.train = jax.jit(self._train, donate_argnums=0)
+        self.train = jax.jit(self._train, donate_argnums=0, out_shardings=(shardings, None))
         self.evaluate = jax.jit(self._evaluate)
 
     def forward(self, state: State, batch: Batch, *, train: bool, rngs: nnx.Rngs | None = None):

@@ -1,0 +1,73 @@
+"""Several trained networks (repeats, folds): mean, training variability, and an interval over patients."""
+
+import math
+
+import numpy as np
+
+from jaxmed.evaluate.intervals import Estimate, percentile_interval
+from jaxmed.evaluate.metrics import METRICS, metric_values
+from jaxmed.evaluate.resample import RESAMPLES, SEED, draw_clusters, resampled_metrics
+from jaxmed.evaluate.table import Predictions, concatenate
+
+
+def summarise_repeats(
+    tables: list[Predictions], resamples: int = RESAMPLES, seed: int = SEED
+) -> dict[str, Estimate]:
+    """Mean, SD and interval of every metric over several trained networks.
+
+    Every metric is computed per network (so the AUC is per fold, never over pooled scores), averaged over the folds of
+    a repeat, then over repeats. `sd` is over repeats (training variability); with one repeat it is over folds, which
+    adds the differences between their cases. The interval resamples patients or duplicate groups, the same draw for
+    every network, and averages inside each resample: it is about new patients, not about new training runs.
+
+    Args:
+        tables: one per trained network (`Predictions.parts()`), known targets only, each of one repeat and fold.
+    """
+    together = concatenate(tables)
+    clusters = together.clusters()
+    draws = draw_clusters(clusters, together.target, resamples, seed)
+    ends = np.cumsum([len(table) for table in tables])
+    members = np.split(clusters, ends[:-1])
+    sampled = [
+        resampled_metrics(table.target, table.probabilities, draws, member)
+        for table, member in zip(tables, members, strict=True)
+    ]
+    values = [metric_values(table.target, table.probabilities) for table in tables]
+    repeat = np.array([table.repeat[0] for table in tables])
+    method = _describe(tables, draws.shape[1], resamples)
+    return {name: _summary(name, values, sampled, repeat, method) for name in METRICS}
+
+
+def _summary(name: str, values: list[dict], sampled: list[dict], repeat: np.ndarray, method: str) -> Estimate:
+    per_network = np.array([value[name] for value in values])
+    runs = np.array([per_network[repeat == r].mean() for r in np.unique(repeat)])
+    spread = runs if len(runs) > 1 else per_network
+    sd = float(np.std(spread, ddof=1)) if len(spread) > 1 else math.nan
+    low, high = math.nan, math.nan
+    if name in sampled[0]:
+        low, high = percentile_interval(_mean_of_folds([s[name] for s in sampled], repeat))
+    if high - low < 1e-12:
+        low, high, method = math.nan, math.nan, "no interval: every resample gives this value"
+    elif math.isnan(low):
+        method = "no interval"
+    return Estimate(float(runs.mean()), low, high, method, sd, tuple(spread.tolist()))
+
+
+def _mean_of_folds(sampled: list[np.ndarray], repeat: np.ndarray) -> np.ndarray:
+    """Folds first, then repeats; a fold that lacks a class in a resample is left out of that resample's mean."""
+    stacked = np.stack(sampled)
+    return _nanmean(np.stack([_nanmean(stacked[repeat == r]) for r in np.unique(repeat)]))
+
+
+def _nanmean(values: np.ndarray) -> np.ndarray:
+    defined = (~np.isnan(values)).sum(axis=0)
+    return np.where(defined > 0, np.nansum(values, axis=0) / np.maximum(defined, 1), np.nan)
+
+
+def _describe(tables: list[Predictions], groups: int, resamples: int) -> str:
+    repeats = len({int(table.repeat[0]) for table in tables})
+    folds = len({int(table.fold[0]) for table in tables})
+    averaged = f"mean of {repeats} repeats" if repeats > 1 else "mean"
+    averaged += f" of {folds} folds" if folds > 1 else ""
+    return (f"{averaged}; cluster bootstrap over {groups} patients or duplicate groups, {resamples:,} resamples, "
+            "averaged inside each, percentile, not stratified")
