@@ -41,7 +41,7 @@ PUBLISHED = {
     "moe_vgg16": (95.19, 92.80, 97.52, 95.09, 99.40, 415.501, 46.040),
     "csa_moe_vgg16": (96.88, 97.99, 95.42, 96.69, 99.14, 416.412, 46.041),
 }
-COLUMNS = ("accuracy", "precision", "recall", "f1", "auc", "parameters_m", "flops_g")
+COLUMNS = ("Acc", "Pre", "Rec", "F1", "AUC", "Params (M)", "FLOPs (G)")
 EXPERTS = ("image", "core", "boundary")
 
 
@@ -72,7 +72,7 @@ def _model(config: ConfigDict, options: dict[str, str]) -> None:
     numbers = PUBLISHED.get(name if experts == EXPERTS else f"{name},{'+'.join(experts)}")
     if numbers:
         found = {key: value for key, value in zip(COLUMNS, numbers, strict=True) if value is not None}
-        config.published = ConfigDict({"model": name, "data": "2,129 private images, mean of 20 runs", **found})
+        config.published = ConfigDict({"model": f"{name}, 2,129 private images, mean of 20 runs", **found})
 
 
 def _quick(config: ConfigDict) -> None:

@@ -43,14 +43,12 @@ def main(argv: list[str]) -> None:
 def _run() -> None:
     config, mode = _CONFIG.value, _MODE.value
     workdir = Path(_WORKDIR.value or f"runs/{config.name}")
-    if mode == "check_data":
-        from jaxmed.data.checks import run_checks
-
-        sys.exit(run_checks(config))
     _start_jax(config)
     from jaxmed.train import modes
 
-    if mode == "train":
+    if mode == "check_data":
+        sys.exit(modes.check_data(config))
+    elif mode == "train":
         modes.train(config, workdir)
     elif mode == "cv":
         modes.cross_validate(config, workdir)

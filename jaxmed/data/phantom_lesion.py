@@ -43,11 +43,11 @@ def sample_lesion(rng: np.random.Generator, malignant: bool) -> Lesion:
     def follow(weight: float) -> float:
         return weight * suspicion + np.sqrt(1 - weight**2) * rng.normal()
 
-    irregular = follow(0.7)
+    irregular = follow(0.55)
     cyst = rng.random() < 0.25 / (1 + np.exp(2 * suspicion))
     return Lesion(
-        diameter=float(np.exp(np.log(10) + 0.28 * follow(0.2))),
-        aspect=float(np.exp(np.log(0.74) + 0.16 * follow(0.6))),
+        diameter=float(np.exp(np.log(10) + 0.28 * follow(0.1))),
+        aspect=float(np.exp(np.log(0.74) + 0.17 * follow(0.45))),
         tilt=rng.normal(0, 0.2),
         lobulation=float(0.12 * np.exp(0.3 * irregular)),
         spicules=int(np.clip(np.round(3 + 3 * irregular + rng.normal()), 0, 16)),
@@ -72,7 +72,8 @@ def outline(lesion: Lesion, rng: np.random.Generator) -> Float[np.ndarray, "vert
     for _ in range(lesion.spicules):
         gap = np.angle(np.exp(1j * (angle - rng.uniform(0, 2 * np.pi))))
         radius += lesion.spike * rng.uniform(0.3, 1.4) * np.exp(-0.5 * (gap / rng.uniform(0.05, 0.16)) ** 2)
-    radius = np.clip(radius, 0.35, None) * lesion.diameter / 2
+    radius = np.clip(radius, 0.35, None)
+    radius *= 0.5 * lesion.diameter / np.sqrt((radius**2).mean())  # spicules must not make a lesion larger
     x, z = radius * np.cos(angle) / np.sqrt(lesion.aspect), radius * np.sin(angle) * np.sqrt(lesion.aspect)
     cos, sin = np.cos(lesion.tilt), np.sin(lesion.tilt)
     return np.stack([cos * x - sin * z, sin * x + cos * z], axis=1)

@@ -38,7 +38,7 @@ def sample_breast(rng: np.random.Generator, depth: float) -> Breast:
         gland=fat + rng.uniform(0.22, 0.45) * depth,
         waviness=rng.uniform(0.4, 1.6),
         streaks=rng.uniform(2.5, 5.0),
-        ligaments=rng.uniform(0.1, 0.5),
+        ligaments=rng.uniform(0.2, 0.8),
         fasciae=rng.uniform(0.2, 0.8),
         uneven=rng.uniform(0.02, 0.16),
     )

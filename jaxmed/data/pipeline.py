@@ -13,7 +13,9 @@ import os
 import shutil
 import signal
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 
 import cv2
@@ -35,15 +37,19 @@ class Batches(Iterator):
 
     def __init__(self, iterator, copy: bool):
         self._iterator, self._copy = iterator, copy
+        self._close = weakref.finalize(self, iterator.close)  # also at exit, where Grain's own __del__ comes too late
 
     def __next__(self) -> dict[str, np.ndarray]:
+        if self._iterator is None:
+            raise ValueError("this iterator is closed")
         batch = next(self._iterator)
         # Worker batches live in shared memory that goes away with the array object: hand out ordinary arrays.
         return {key: np.array(value) for key, value in batch.items()} if self._copy else batch
 
     def close(self) -> None:
         """Stops the threads or worker processes. Safe to call twice."""
-        self._iterator.close()
+        self._close()
+        self._iterator = None
 
     def __enter__(self) -> "Batches":
         return self
@@ -106,7 +112,7 @@ class Pipeline:
             grain.MapDataset.source(rows)
             .shuffle(seed=order)
             .repeat()
-            .random_map(_Load(self, self.augment), seed=changes)[index::count]
+            .random_map(self.loader(), seed=changes)[index::count]
             .batch(batch_size // count)[start:]
         )
         return self._start(batches, batch_size)
@@ -119,8 +125,12 @@ class Pipeline:
         rows = self._check(indices, batch_size)
         rows = np.pad(rows, (0, -len(rows) % batch_size), constant_values=_PADDING)
         index, count = self.process
-        batches = grain.MapDataset.source(rows).map(_Load(self, None))[index::count].batch(batch_size // count)
+        batches = grain.MapDataset.source(rows).map(self.loader(augmented=False))[index::count].batch(batch_size // count)
         return Batches(iter(batches.to_iter_dataset(_threads())), copy=False)
+
+    def loader(self, augmented: bool = True) -> "Loader":
+        """The function that a worker runs: row of the source -> one element of a batch."""
+        return Loader(self.cache, self.labels, self.inputs, self.augment if augmented else None)
 
     def _check(self, indices: Sequence[int], batch_size: int) -> np.ndarray:
         rows = np.asarray(indices, np.int64)
@@ -161,12 +171,14 @@ def steps_per_epoch(num_cases: int, batch_size: int) -> int:
     return math.ceil(num_cases / batch_size)
 
 
-class _Load:
+@dataclass(frozen=True)
+class Loader:
     """Row of the source -> one element of a batch. Holds only what a worker needs, and pickles small."""
 
-    def __init__(self, pipeline: Pipeline, options: Mapping | None):
-        self.cache, self.labels, self.inputs = pipeline.cache, pipeline.labels, pipeline.inputs
-        self.options = options
+    cache: Cache
+    labels: np.ndarray
+    inputs: tuple[str, ...]
+    options: Mapping | None  # of the augmentation
 
     def __call__(self, row: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         if row == _PADDING:

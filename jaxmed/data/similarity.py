@@ -85,7 +85,7 @@ def link(count: int, first: np.ndarray, second: np.ndarray) -> Int[np.ndarray, "
 
 def _unit_rows(thumbnails: np.ndarray) -> np.ndarray:
     """Rows of mean 0 and length 1: their dot products are correlations. Constant images become zero rows, not NaN."""
-    rows = np.asarray(thumbnails, np.float64).reshape(len(thumbnails), -1)
+    rows = np.asarray(thumbnails, np.float64).reshape(len(thumbnails), THUMBNAIL * THUMBNAIL)
     rows = rows - rows.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(norm > 1e-6, norm, np.inf)

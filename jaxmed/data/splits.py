@@ -150,12 +150,11 @@ def _divide(names, folds, labels, groups, classes, options, seed, fold, num_fold
         if fold is None or not 0 <= fold < num_folds:
             raise UserError(f"fold={fold} does not exist: {num_folds} folds are numbered 0..{num_folds - 1}")
         folds[kept] = assign_folds(labels[kept], groups[kept], num_folds, seed).tolist()
-        test = kept[folds[kept] == fold]
+        rest, test = kept[folds[kept] != fold], kept[folds[kept] == fold]
     else:
-        test = kept[take_fraction(labels[kept], groups[kept], options["test_fraction"], seed, step=0)]
+        rest, test = take_fraction(kept, labels, groups, options["test_fraction"], seed, step=0)
     names[test] = "test"
-    rest = kept[names[kept] == "train"]
-    names[rest[take_fraction(labels[rest], groups[rest], options["val_fraction"], seed, step=1)]] = "val"
+    names[take_fraction(rest, labels, groups, options["val_fraction"], seed, step=1)[1]] = "val"
 
 
 def _check_class_sizes(labels: np.ndarray, groups: np.ndarray, classes: Sequence[str], num_folds: int | None) -> None:

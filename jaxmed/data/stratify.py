@@ -14,24 +14,26 @@ from jaxmed.errors import UserError
 
 
 def take_fraction(
-    labels: Int[np.ndarray, " n"], groups: Int[np.ndarray, " n"], fraction: float, seed: int, step: int
-) -> Int[np.ndarray, " k"]:
-    """Positions of about `fraction` of the cases, in whole groups, stratified by label.
+    rows: Int[np.ndarray, " n"], labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int, step: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divides `rows` into (the rest, about `fraction` of them), in whole groups, stratified by label.
 
     Args:
+        rows: the cases to divide. Their order matters to scikit-learn, so pass one draw's rest on to the next as it is.
+        labels, groups: of all cases; looked up by row.
         step: which of several draws with one seed this is (test, then validation).
 
     Raises:
         UserError: too few cases to give every class one.
     """
-    if len(np.unique(groups)) == len(groups):
-        return _take_cases(labels, fraction, seed)
-    _, number = np.unique(groups, return_inverse=True)
-    kinds, label = np.unique(labels, return_inverse=True)
+    if len(np.unique(groups[rows])) == len(rows):
+        return _take_cases(rows, labels, fraction, seed)
+    _, number = np.unique(groups[rows], return_inverse=True)
+    kinds, label = np.unique(labels[rows], return_inverse=True)
     counts = np.zeros((number.max() + 1, len(kinds)), np.int64)
     np.add.at(counts, (number, label), 1)
     chosen = take_groups(counts, target_counts(counts.sum(0), fraction), np.random.default_rng([seed, step]))
-    return np.flatnonzero(chosen[number])
+    return rows[~chosen[number]], rows[chosen[number]]
 
 
 def target_counts(sizes: Int[np.ndarray, " classes"], fraction: float) -> Int[np.ndarray, " classes"]:
@@ -56,9 +58,9 @@ def take_groups(
             chosen[group] = True
             missing -= counts[group]
     while len(left := order[~chosen[order]]):
-        distance = np.abs(missing - counts[left]).sum(1)
+        distance = _distance(missing - counts[left])
         best = distance.argmin()
-        if distance[best] >= np.abs(missing).sum():
+        if distance[best] >= _distance(missing):
             break
         chosen[left[best]] = True
         missing -= counts[left[best]]
@@ -74,8 +76,14 @@ def assign_folds(labels: Int[np.ndarray, " n"], groups: Int[np.ndarray, " n"], n
     return folds
 
 
-def _take_cases(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+def _distance(missing: np.ndarray) -> np.ndarray:
+    """Sum over classes of what is missing or too much; among equals, the smaller error of the total."""
+    return np.abs(missing).sum(-1) + 1e-6 * np.abs(missing.sum(-1))
+
+
+def _take_cases(rows: np.ndarray, labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     try:
-        return train_test_split(np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed)[1]
+        rest, taken = train_test_split(rows, test_size=fraction, stratify=labels[rows], random_state=seed)
+        return rest, taken
     except ValueError as error:
-        raise UserError(f"{len(labels)} cases are too few to take {fraction:g} of every class: {error}") from error
+        raise UserError(f"{len(rows)} cases are too few to take {fraction:g} of every class: {error}") from error

@@ -4,7 +4,8 @@ core     = (mask eroded 5 times by a 3 x 3 square) x image
 boundary = (mask dilated 5 times by a 3 x 3 square, minus the mask) x image
 
 Stated rules where these would come out black:
-    * tiny lesion: the core takes the largest number of erosions, 5 or fewer, that leaves 1 % of the lesion (one pixel);
+    * tiny lesion, less than 1 % of which survives: the core takes the largest number of erosions that leaves 1 %
+      of the lesion and at least one pixel;
     * empty mask (a normal case, or a lesion lost by resizing): core and boundary are the whole image;
     * lesion that fills the picture: nothing is left to dilate into, so the boundary is the whole image.
 `view_report` counts and names the cases each rule was used for.

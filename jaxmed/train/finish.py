@@ -2,22 +2,22 @@
 
 import json
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-import cv2
 import jax
 import numpy as np
 
 from jaxmed import parallel
 from jaxmed.errors import UserError
-from jaxmed.evaluate.report import format_table, write_metrics, write_report
+from jaxmed.evaluate.report import write_report
+from jaxmed.evaluate.summary import format_table, write_metrics
 from jaxmed.evaluate.table import write_predictions
+from jaxmed.evaluate.wrong import outlined, save_case_pictures
 from jaxmed.train.loop import Progress, evaluate
 from jaxmed.train.setup import Run
 from jaxmed.train.state import PARTS
-
-PICTURES = 10
 
 
 def load_best(run: Run) -> Progress:
@@ -46,7 +46,7 @@ def finish(run: Run, *, fold: int = 0, repeat: int = 0) -> dict[str, Any]:
     names = np.array([run.source.cases[i].case_id for i in cases["case_id"]])
     np.savez(run.workdir / "features.npz", case_id=names, features=cases["features"])
     write_run_json(run, progress)
-    save_pictures(run, [row for row in rows if row["split"] == "test"])
+    save_case_pictures(run.workdir, picture_of(run))
     metrics = write_metrics(run.workdir)
     report = write_report(run.workdir)
     print(f"\nbest epoch {progress.best_epoch} of {run.config.epochs}, test split\n{format_table(metrics)}")
@@ -94,19 +94,12 @@ def needs_masks(run: Run) -> bool:
     return bool({"core", "boundary"} & set(run.steps.input_names))
 
 
-def save_pictures(run: Run, rows: list[dict]) -> None:
-    """figures/cases/<n>.png: the ten test cases whose true class got the lowest probability, mask outlined."""
-    folder = run.workdir / "figures/cases"
-    folder.mkdir(parents=True, exist_ok=True)
+def picture_of(run: Run) -> Callable[[str], np.ndarray]:
+    """case id -> the case as the network gets it, with the mask's border where there is a mask."""
     index = {case.case_id: i for i, case in enumerate(run.source.cases)}
-    worst = sorted(rows, key=lambda row: row[f"prob_{row['target']}"])[:PICTURES]
-    for n, row in enumerate(worst):
-        image, mask = run.data.cache.load(index[row["case_id"]])
-        picture = cv2.cvtColor(cv2.resize(image, (224, 224), interpolation=cv2.INTER_CUBIC), cv2.COLOR_GRAY2BGR)
-        outline, _ = cv2.findContours(
-            cv2.resize(mask, (224, 224), interpolation=cv2.INTER_NEAREST), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-        )
-        cv2.drawContours(picture, outline, -1, (0, 200, 255), 1)
-        cv2.imwrite(str(folder / f"{n}.png"), picture)
-    (folder / "cases.json").write_text(json.dumps([row["case_id"] for row in worst]))
 
+    def picture(case_id: str) -> np.ndarray:
+        image, mask = run.data.cache.load(index[case_id])
+        return outlined(image, mask if run.source.has_masks else None)
+
+    return picture

@@ -8,12 +8,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxmed import parallel
+from jaxmed.data import checks
 from jaxmed.errors import UserError
-from jaxmed.evaluate.report import format_table, write_metrics, write_report
+from jaxmed.evaluate.report import write_report
+from jaxmed.evaluate.summary import format_table, write_metrics
 from jaxmed.evaluate.table import write_predictions
-from jaxmed.train.finish import finish, load_best, prediction_rows, write_run_json
+from jaxmed.evaluate.wrong import save_case_pictures
+from jaxmed.train.finish import finish, load_best, picture_of, prediction_rows, write_run_json
 from jaxmed.train.loop import evaluate, fit
-from jaxmed.train.setup import Data, claim_workdir, log, prepare, prepare_data
+from jaxmed.train.setup import Data, claim_workdir, log, open_source, prepare, prepare_data
 
 
 def train(config: ConfigDict, workdir: Path, *, data: Data | None = None, fold: int | None = None, repeat: int = 0) -> Any:
@@ -73,6 +76,13 @@ def predict(config: ConfigDict, workdir: Path, source: str | None, output: str |
     log(f"{len(rows)} cases: {target / 'predictions.csv'}{masks}")
 
 
+def check_data(config: ConfigDict) -> int:
+    """`--mode=check_data`: prints what is wrong with the data; returns 1 if it cannot be trained on, else 0."""
+    report = checks.check_data(open_source(config), size=config.data.size, data=config.data, log=log)
+    log(report.text())
+    return report.exit_status
+
+
 def stored_config(workdir: Path) -> ConfigDict:
     """The config of the run in `workdir`."""
     path = Path(workdir) / "config.json"
@@ -118,6 +128,7 @@ def _test_elsewhere(config: ConfigDict, workdir: Path, data: Data, split: str, t
     target.mkdir(parents=True, exist_ok=True)
     write_predictions(target / "predictions.csv", rows)
     write_run_json(dataclasses.replace(run, workdir=target), progress)
+    save_case_pictures(target, picture_of(run))
     (target / "config.json").write_text(config.to_json_best_effort(indent=2))
     metrics = write_metrics(target)
     log(f"\nbest epoch {progress.best_epoch}, {len(rows)} cases of {split!r}\n{format_table(metrics)}")

@@ -11,15 +11,14 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from jaxmed import parallel
-from jaxmed.data.cache import build_cache
+from jaxmed.data.cache import Cache, build_cache
 from jaxmed.data.cases import Source
 from jaxmed.data.pipeline import Pipeline
-from jaxmed.data.similarity import thumbnails
-from jaxmed.data.sources import make_source
+from jaxmed.data.sources import cache_root, make_source
 from jaxmed.data.splits import Split, check_split, make_split, read_split, write_split
-from jaxmed.data.views import view_report
+from jaxmed.data.views import view_report, view_warnings
 from jaxmed.errors import UserError
-from jaxmed.evaluate.metrics import classification_metrics
+from jaxmed.evaluate.metrics import metric_values
 from jaxmed.registry import create_model
 from jaxmed.tasks.classification import Classification
 from jaxmed.train.checkpoint import Checkpoints
@@ -27,7 +26,6 @@ from jaxmed.train.optimizer import make_optimizer
 from jaxmed.train.state import new_state
 from jaxmed.train.step import Steps
 from jaxmed.tree import count
-from jaxmed.weights import load_weights, preprocessing
 
 Log = Callable[[str], None]
 
@@ -43,7 +41,7 @@ class Data:
     """The cases of a run: where they come from, how they are split, and their decoded pixels."""
 
     source: Source
-    cache: Any
+    cache: Cache
     split: Split | None
     warnings: list[str] = field(default_factory=list)
 
@@ -94,25 +92,32 @@ class Run:
         labels = np.array([self.source.cases[i].label for i in rows["case_id"]])
         probabilities = np.stack([rows[f"prob_{name}"] for name in self.task.classes], 1)
         means = {k: float(np.mean(rows[k], dtype=np.float64)) for k in rows if k == "loss" or k.startswith("gate_")}
-        metrics = classification_metrics(labels, probabilities)
+        metrics = metric_values(labels, probabilities)
         return means | {k: float(metrics[k]) for k in ("accuracy", "auc")}
 
 
 def prepare_data(config: ConfigDict, workdir: Path | None, *, fold: int | None = None, predict: bool = False) -> Data:
     """Opens the source, decodes into the cache and makes (or reads back) the split; prints what it finds."""
-    needs = ("image", *(("mask",) if needs_mask(config) else ()))
-    source = make_source(config.data, needs=needs, predict=predict)
+    source = open_source(config, predict=predict)
     log(f"data: {source.name}, {len(source.cases)} cases, classes {', '.join(source.classes)}")
     for note in source.notes:
         log(f"  {note}")
-    cache = build_cache(source, config.data.size, config.data.cache_dir, skip_bad=config.data.skip_bad, log=log)
+    cache = build_cache(source, config.data.size, cache_root(config.data), skip_bad=config.data.skip_bad, log=log)
     warnings = [f"left out, unreadable: {source.cases[i].case_id}: {why}" for i, why in cache.skipped.items()]
-    split = None if predict else _split(config, source, workdir, cache.skipped, fold)
+    split = None if predict else _split(config, source, cache, workdir, fold)
     if needs_mask(config):
-        warnings += view_warnings(cache, source)
+        readable = [i for i in range(len(source.cases)) if i not in cache.skipped]
+        found = view_report(cache, readable, [case.case_id for case in source.cases])
+        warnings += view_warnings(found, len(readable))
     for text in warnings:
         log(f"  warning: {text}")
     return Data(source, cache, split, warnings)
+
+
+def open_source(config: ConfigDict, *, predict: bool = False) -> Source:
+    """The configured source; UserError if it has no masks and the network looks at masked views."""
+    needs = ("image", "mask") if needs_mask(config) else ("image",)
+    return make_source(config.data, needs=needs, predict=predict)
 
 
 def needs_mask(config: ConfigDict) -> bool:
@@ -183,19 +188,14 @@ def claim_workdir(config: ConfigDict, workdir: Path) -> None:
     parallel.barrier("workdir")
 
 
-def view_warnings(cache, source: Source) -> list[str]:
-    """Sentences on lesions whose core or boundary had to be made by a fallback rule."""
-    return list(view_report(cache, range(len(source.cases))).values())
-
-
-def _split(config: ConfigDict, source: Source, workdir: Path | None, skipped, fold: int | None) -> Split:
+def _split(config: ConfigDict, source: Source, cache: Cache, workdir: Path | None, fold: int | None) -> Split:
     path = Path(workdir) / "splits.csv" if workdir else None
     if path and path.exists():
         split = read_split(path, source)
     else:
         split = make_split(
-            source, thumbnails(source), config.data, seed=config.seeds.split, fold=fold,
-            num_folds=config.cv.folds if fold is not None else None,
+            source, cache.thumbnails, config.data, seed=config.seeds.split, fold=fold,
+            num_folds=config.cv.folds if fold is not None else None, skipped=cache.skipped,
         )
     check_split(split, source.classes)
     if path and parallel.is_main():
@@ -208,6 +208,8 @@ def _split(config: ConfigDict, source: Source, workdir: Path | None, skipped, fo
 
 
 def _pretrain(model: nnx.Module, config: ConfigDict) -> tuple[list[str], dict]:
+    from jaxmed.weights import load_weights, preprocessing
+
     given = {role: path for role, path in dict(config.pretrained).items() if path}
     recipe = preprocessing(next(iter(given.values()), ""))
     for role, path in given.items():

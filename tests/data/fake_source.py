@@ -1,9 +1,12 @@
-"""A source of small pictures in memory, which counts how often it is read."""
+"""Sources for tests: small pictures in memory that count how often they are read, and labels without pixels."""
+
+import functools
 
 import cv2
 import numpy as np
 
 from jaxmed.data.cases import Case, Source
+from jaxmed.data.similarity import thumbnail
 from jaxmed.errors import UserError
 
 
@@ -44,3 +47,41 @@ def _lesion(row, size):
     mask = np.zeros(size, np.uint8)
     center = (size[1] // 2, size[0] // 2)
     return cv2.ellipse(mask, center, (size[1] // 4, size[0] // 4 + row % 3), 0, 0, 360, 1, -1)
+
+
+class LabelSource(Source):
+    """Labels without pixels, for splits; `thumbnails` are random, so nothing resembles anything."""
+
+    name, classes = "labels", ("benign", "malignant")
+
+    def __init__(self, labels, patients=None, splits=None):
+        super().__init__()
+        self.cases = [
+            Case(f"case {row}", int(label), patients[row] if patients else "", splits[row] if splits else "")
+            for row, label in enumerate(labels)
+        ]
+        self.thumbnails = np.random.default_rng(0).integers(0, 255, (len(labels), 32, 32), np.uint8)
+
+    def copy_image(self, row, onto):
+        """Makes the image of case `onto` a copy of `row`'s."""
+        self.thumbnails[onto] = self.thumbnails[row]
+
+
+@functools.cache
+def load_busi(folder):
+    """The published images of all three classes: (source of labels, thumbnails)."""
+    classes = ("benign", "malignant", "normal")
+    files = [file for name in classes for file in sorted(folder.glob(f"{name}/*.png")) if "_mask" not in file.name]
+    source = LabelSource([classes.index(file.parent.name) for file in files])
+    source.classes = classes
+    source.cases = [Case(file.stem, case.label) for file, case in zip(files, source.cases, strict=True)]
+    source.thumbnails = np.stack([thumbnail(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)) for file in files])
+    return source
+
+
+def only_tumours(source):
+    """The same source without its normal cases."""
+    keep = [row for row, case in enumerate(source.cases) if case.label < 2]
+    part = LabelSource([source.cases[row].label for row in keep])
+    part.cases, part.thumbnails = [source.cases[row] for row in keep], source.thumbnails[keep]
+    return part

@@ -1,0 +1,106 @@
+"""What happened during training: learning curves (paper, Fig. 3) and gate weights (Fig. 4), from metrics.jsonl."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from jaxmed.evaluate.style import BLUE, EXPERTS, MUTED, PURPLE, RED, new_figure, styled
+
+STYLES = {"train": "-", "val": "--"}
+SPLIT_LABELS = {"train": "training", "val": "validation"}
+
+
+def series(history: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs [e] and values [runs, e] of a key; nan where a run lacks an epoch, empty where no row has the key."""
+    found = [row for row in history if row.get(key) is not None]
+    epochs = sorted({row["epoch"] for row in found})
+    runs = sorted({(row.get("repeat", 0), row.get("fold", 0)) for row in found})
+    values = np.full((len(runs), len(epochs)), np.nan)
+    for row in found:
+        values[runs.index((row.get("repeat", 0), row.get("fold", 0))), epochs.index(row["epoch"])] = row[key]
+    return np.array(epochs), values
+
+
+def gate_names(history: list[dict]) -> list[str]:
+    """The experts whose gate weights were logged ("image" for the key "train/gate_image"), image first."""
+    keys = {key.split("/gate_")[1] for row in history for key in row if "/gate_" in key}
+    order = ["image", "core", "boundary"]
+    return sorted(keys, key=lambda name: (order.index(name) if name in order else len(order), name))
+
+
+def expert_color(name: str, position: int) -> str:
+    """The paper's colours for its three experts, others in order."""
+    return EXPERTS.get(name, (PURPLE, RED, MUTED)[position % 3])
+
+
+@styled
+def learning_curves(history: list[dict], best_epoch: int | None = None) -> Figure:
+    """Loss, accuracy and learning rate over epochs; training solid, validation dashed, the kept epoch marked.
+
+    Several networks (repeats, folds) give their mean and the range between them.
+    """
+    figure = new_figure(11.5, 3.7)
+    loss, accuracy, rate = figure.subplots(1, 3)
+    for key, ax, title in (("loss", loss, "Loss"), ("accuracy", accuracy, "Accuracy")):
+        for split, color in (("train", BLUE), ("val", RED)):
+            _line(ax, history, f"{split}/{key}", color, STYLES[split], SPLIT_LABELS[split])
+        ax.set_title(title)
+    _line(rate, history, "lr", MUTED, "-", "learning rate")
+    rate.set_title("Learning rate")
+    rate.set_yscale("log")
+    accuracy.set_ylim(top=1.005)
+    for ax in (loss, accuracy, rate):
+        _epoch_axis(ax, best_epoch)
+    handles, labels = loss.get_legend_handles_labels()
+    if best_epoch is not None:
+        handles, labels = [*handles, _best_mark()], [*labels, f"epoch kept ({best_epoch})"]
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled
+def gate_curves(history: list[dict], best_epoch: int | None = None) -> Figure:
+    """Mean gate weight of each expert over epochs: training solid, validation dashed."""
+    figure = new_figure(8.0, 4.2)
+    ax = figure.subplots()
+    names = gate_names(history)
+    for position, name in enumerate(names):
+        for split, style in STYLES.items():
+            _line(ax, history, f"{split}/gate_{name}", expert_color(name, position), style, "")
+    ax.set(ylabel="mean gate weight", ylim=(0, None))
+    ax.axhline(1 / len(names), color=MUTED, linewidth=1, linestyle=(0, (1, 3)))
+    _epoch_axis(ax, best_epoch)
+    handles = [Line2D([], [], color=expert_color(n, i), label=f"expert: {n}") for i, n in enumerate(names)]
+    handles += [Line2D([], [], color=MUTED, linestyle=s, label=SPLIT_LABELS[k]) for k, s in STYLES.items()]
+    handles += [Line2D([], [], color=MUTED, linewidth=1, linestyle=(0, (1, 3)), label="equal share")]
+    if best_epoch is not None:
+        handles.append(Line2D([], [], **_MARK, label=f"epoch kept ({best_epoch})"))
+    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+_MARK = {"color": "black", "linewidth": 1.2, "linestyle": ":"}
+
+
+def _best_mark() -> Line2D:
+    return Line2D([], [], **_MARK)
+
+
+def _line(ax: Axes, history: list[dict], key: str, color: str, style: str, label: str) -> None:
+    epochs, values = series(history, key)
+    if len(epochs) == 0:
+        return
+    marker = "o" if len(epochs) == 1 else None
+    ax.plot(epochs, np.nanmean(values, axis=0), color=color, linestyle=style, label=label, marker=marker)
+    if len(values) > 1:
+        low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+        ax.fill_between(epochs, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def _epoch_axis(ax: Axes, best_epoch: int | None) -> None:
+    ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    if best_epoch is not None:
+        ax.axvline(best_epoch, **_MARK)

@@ -1,0 +1,181 @@
+"""The report's figures with the words around them: what is shown, what to look for, and a text for screen readers."""
+
+import base64
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxmed.evaluate.calibration import reliability
+from jaxmed.evaluate.curves import gate_curves, gate_names, learning_curves, series
+from jaxmed.evaluate.embedding import FEWEST, match_features, perplexity_for, tsne, tsne_plot
+from jaxmed.evaluate.intervals import Estimate
+from jaxmed.evaluate.metrics import predicted_class
+from jaxmed.evaluate.plots import calibration_plot, confusion_plot, gate_by_class
+from jaxmed.evaluate.roc import roc_plot
+from jaxmed.evaluate.style import to_png
+from jaxmed.evaluate.wording import interval, mean_confusion, networks, number
+from jaxmed.evaluate.workdir import Workdir
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A figure as it stands in the report: file name without .png, heading, caption, alt text, pixels."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    png: bytes
+    wide: bool = True
+
+    @property
+    def uri(self) -> str:
+        """The picture as a data URI, so that the page needs no other file."""
+        return data_uri(self.png)
+
+
+def data_uri(png: bytes) -> str:
+    """PNG bytes inside an HTML attribute."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _panel(workdir: Workdir, figure: Figure, name: str, title: str, caption: str, alt: str, wide: bool = True) -> Panel:
+    folder = workdir.path / "figures"
+    folder.mkdir(exist_ok=True)
+    return Panel(name, title, caption, alt, to_png(figure, folder / f"{name}.png"), wide)
+
+
+def result_panels(workdir: Workdir, estimates: dict[str, Estimate]) -> list[Panel]:
+    """ROC, confusion matrix and calibration of the headline split."""
+    panels = [confusion_panel(workdir), calibration_panel(workdir)]
+    if not np.isnan(estimates["auc"].value):
+        panels.insert(0, roc_panel(workdir, estimates["auc"]))
+    return panels
+
+
+def training_panels(workdir: Workdir) -> list[Panel]:
+    """Learning curves, where a history was kept."""
+    if len(series(workdir.history, "train/loss")[0]) == 0:
+        return []
+    return [learning_panel(workdir)]
+
+
+def gate_panels(workdir: Workdir) -> list[Panel]:
+    """Gate weights over epochs and by class, as far as they were recorded."""
+    panels = [gate_epochs_panel(workdir)] if gate_names(workdir.history) else []
+    names = [name.removeprefix("gate_") for name in workdir.table.extras if name.startswith("gate_")]
+    return panels + ([gate_class_panel(workdir, names)] if names else [])
+
+
+def feature_panels(workdir: Workdir) -> list[Panel]:
+    """t-SNE, where the features of at least `FEWEST` cases were saved."""
+    if not workdir.features:
+        return []
+    matched, features = match_features(workdir.headline.average_repeats(), workdir.features)
+    return [tsne_panel(workdir, matched, features)] if len(matched) >= FEWEST else []
+
+
+def roc_panel(workdir: Workdir, area: Estimate) -> Panel:
+    span = interval("auc", area)
+    text = f"AUC {number('auc', area.value)}" + (f" ({span})" if span else "")
+    many, classes = len(workdir.parts) > 1, len(workdir.table.classes) > 2
+    caption = "Sensitivity against false alarms, for every possible threshold. "
+    if classes:
+        caption += "One curve per class against the others. "
+    elif many:
+        caption += f"Thin lines: {networks(workdir)}; thick line: their mean. "
+    else:
+        caption += ("The band holds 95 % of the resampled curves (at each false alarm rate); the dot is the threshold "
+                    "0.5 that the counts of this report use. ")
+    caption += ("Look for a curve close to the upper left corner: many lesions found at few false alarms. "
+                "The dotted diagonal is guessing.")
+    return _panel(workdir, roc_plot(workdir.parts, text), "roc", "ROC curve", caption, f"ROC curve, {text}.", False)
+
+
+def confusion_panel(workdir: Workdir) -> Panel:
+    matrix, classes = mean_confusion(workdir), workdir.table.classes
+    caption = "How many cases of each true class (row) the network called what (column); percentages add up to 100 % " \
+              "in a row. Look at the cells off the diagonal: "
+    if len(classes) == 2:
+        caption += f"lower left are missed {classes[1]} cases, upper right are false alarms."
+    else:
+        caption += "they show which classes are confused."
+    if len(np.unique(workdir.headline.repeat)) > 1:
+        caption += " Counts are means over repeats."
+    cells = [f"{matrix[i, j]:g} {t} called {p}" for i, t in enumerate(classes) for j, p in enumerate(classes)]
+    figure = confusion_plot(matrix, classes)
+    alt = f"Confusion matrix: {', '.join(cells)}."
+    return _panel(workdir, figure, "confusion", "Right and wrong decisions", caption, alt, False)
+
+
+def calibration_panel(workdir: Workdir) -> Panel:
+    table = workdir.headline
+    curve = reliability(table.target, table.probabilities)
+    caption = ("Cases sorted into ten bins by the probability the network gave; dots show how often it came true, bars "
+               "are 95 % intervals, and the columns below count the cases of each bin. Look for dots on the dotted "
+               "diagonal: then a probability can be taken at its word. Dots below it mean probabilities that are too "
+               "high. Bins with few cases say little.")
+    if len(workdir.parts) > 1:
+        caption += f" Cases of all {networks(workdir)} together."
+    bins = [f"{p:.2f} said, {o:.2f} observed ({n} cases)"
+            for p, o, n in zip(curve.predicted, curve.observed, curve.count, strict=True) if n]
+    alt = f"Calibration curve, expected calibration error {curve.ece:.3f}: {'; '.join(bins)}."
+    return _panel(workdir, calibration_plot(table), "calibration", "Can the probabilities be trusted?", caption, alt, False)
+
+
+def learning_panel(workdir: Workdir) -> Panel:
+    best = _best_epoch(workdir)
+    caption = "Solid: training cases; dashed: validation cases, which choose the epoch that is kept"
+    caption += " (dotted line). " if best is not None else ". "
+    if len({(row.get("repeat", 0), row.get("fold", 0)) for row in workdir.history}) > 1:
+        caption += "Lines are means over networks, shades their range. "
+    caption += ("Look for validation curves that level off near the training curves. Validation loss that rises while "
+                "training loss falls means that the network learns its training cases by heart.")
+    last = [f"{label} {series(workdir.history, key)[1][:, -1].mean():.3f}" for key, label in (
+        ("train/loss", "training loss"), ("val/loss", "validation loss"), ("train/accuracy", "training accuracy"),
+        ("val/accuracy", "validation accuracy")) if len(series(workdir.history, key)[0])]
+    epochs = len(series(workdir.history, "train/loss")[0])
+    alt = f"Learning curves over {epochs} epochs; at the end {', '.join(last)}."
+    return _panel(workdir, learning_curves(workdir.history, best), "learning_curves", "Learning curves", caption, alt)
+
+
+def gate_epochs_panel(workdir: Workdir) -> Panel:
+    names = gate_names(workdir.history)
+    caption = ("Mean weight the gate gives each expert after each epoch (paper, Fig. 4); solid on training, dashed on "
+               f"validation cases; dotted, horizontal: equal shares of 1/{len(names)}. Look for weights that settle, and "
+               "for training and validation that agree. A low weight does not make an expert useless: see the "
+               "ablations.")
+    last = [f"{name} {series(workdir.history, f'train/gate_{name}')[1][:, -1].mean():.2f}"
+            for name in names if len(series(workdir.history, f"train/gate_{name}")[0])]
+    alt = f"Gate weights over epochs; training weights at the end: {', '.join(last)}."
+    figure = gate_curves(workdir.history, _best_epoch(workdir))
+    return _panel(workdir, figure, "gate_epochs", "Gate weights during training", caption, alt)
+
+
+def gate_class_panel(workdir: Workdir, names: list[str]) -> Panel:
+    table = workdir.headline.average_repeats()
+    caption = ("Each dot is a case; boxes hold the middle half of the cases, whiskers 90 % of them. The dotted line is "
+               "an equal share. Look for boxes that differ between classes: there the gate listens to another expert "
+               "depending on the lesion.")
+    medians = [f"{name}: " + ", ".join(
+        f"{label} {np.nanmedian(table.extras[f'gate_{name}'][table.target == k]):.2f}"
+        for k, label in enumerate(table.classes) if (table.target == k).any()) for name in names]
+    alt = f"Gate weights by class, medians: {'; '.join(medians)}."
+    return _panel(workdir, gate_by_class(table, names), "gate_by_class", "Gate weights by class", caption, alt)
+
+
+def tsne_panel(workdir: Workdir, table, features: np.ndarray) -> Panel:
+    wrong = int((predicted_class(table.probabilities) != table.target).sum())
+    caption = (f"The feature that feeds the classifier, for {len(table)} cases, flattened to two dimensions by t-SNE "
+               f"(perplexity {perplexity_for(len(table)):.0f}; paper, Fig. 7). Colour and shape are the truth, rings mark "
+               "errors. Look for classes in separate clouds, and for rings: inside the wrong cloud the network was "
+               "misled, between clouds it was unsure. Distances between clouds, and their sizes, mean nothing.")
+    counts = ", ".join(f"{(table.target == k).sum()} {name}" for k, name in enumerate(table.classes))
+    alt = f"t-SNE map of {counts} cases; {wrong} errors are ringed."
+    return _panel(workdir, tsne_plot(tsne(features), table), "tsne", "How the network sees the cases", caption, alt)
+
+
+def _best_epoch(workdir: Workdir) -> int | None:
+    """The kept epoch; none where several networks kept different ones."""
+    return workdir.run.get("best_epoch") if len(workdir.parts) == 1 else None

@@ -1,0 +1,164 @@
+"""report.html: one page, complete in itself, that a radiologist can read and a reviewer can check."""
+
+import json
+import math
+import os
+from collections import Counter
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from jaxmed.evaluate import panels
+from jaxmed.evaluate.intervals import Estimate
+from jaxmed.evaluate.methods import PUBLISHED, explain, methods, published_rows
+from jaxmed.evaluate.metrics import LABELS, LOWER_IS_BETTER
+from jaxmed.evaluate.style import to_png
+from jaxmed.evaluate.summary import estimate
+from jaxmed.evaluate.wording import interval, number, summary, title, uses_masks, warnings
+from jaxmed.evaluate.workdir import Workdir, read_workdir
+from jaxmed.evaluate.wrong import WrongCase, wrong_cases, wrong_strip
+
+TEMPLATES = Path(__file__).parent / "templates"
+CARDS = ("recall", "specificity", "auc", "accuracy")
+
+
+def write_report(workdir: str | Path) -> Path:
+    """Writes report.html and figures/*.png from the files of the workdir alone.
+
+    Needs predictions.csv; uses run.json, config.json, metrics.jsonl, splits.csv, features.npz and figures/cases/ where
+    they exist. Gate figures appear where gates were recorded; a table of several folds or repeats gives mean and SD.
+
+    Raises:
+        UserError: a file is missing or broken; the message names it.
+    """
+    run = read_workdir(workdir)
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)
+    page = environment.get_template("report.html.j2").render(**page_content(run))
+    path = run.path / "report.html"
+    temporary = path.with_name("report.html.tmp")
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def page_content(run: Workdir) -> dict:
+    """Everything the template shows."""
+    estimates = estimate(run.headline)
+    cases = wrong_cases(run.path, run.headline)
+    if any(case.picture for case in cases):
+        to_png(wrong_strip(cases), run.path / "figures" / "most_wrong.png")
+    rows, notes = metric_rows(estimates, run.table.classes)
+    return {
+        "title": title(run),
+        "subtitle": subtitle(run),
+        "summary": summary(run, estimates),
+        "warnings": warnings(run),
+        "cards": [row for name in CARDS for row in rows if row["name"] == name],
+        "rows": rows,
+        "method_notes": notes,
+        "has_sd": len(run.parts) > 1,
+        "published": published_rows(run, estimates),
+        "published_names": list(PUBLISHED),
+        "result_panels": panels.result_panels(run, estimates),
+        "training_panels": panels.training_panels(run),
+        "gate_panels": panels.gate_panels(run),
+        "feature_panels": panels.feature_panels(run),
+        "wrong": [wrong_entry(case) for case in cases],
+        "split_table": split_table(run),
+        "data_notes": data_notes(run),
+        "facts": facts(run),
+        "config": json.dumps(run.config, indent=2, sort_keys=True) if run.config else "",
+        "methods": methods(run, estimates),
+    }
+
+
+def subtitle(run: Workdir) -> str:
+    """Model, data and split on one line."""
+    source = run.data.get("source")
+    split = run.data.get("split_kind")
+    parts = [run.run.get("model"), f"data: {source}" if source else "", f"split: {split}" if split else ""]
+    return " · ".join(str(part) for part in parts if part)
+
+
+def metric_rows(estimates: dict[str, Estimate], classes: tuple[str, ...]) -> tuple[list[dict], list[str]]:
+    """Rows of the metrics table, and the methods they refer to by number (from 1)."""
+    notes = list(dict.fromkeys(estimates[name].method for name in LABELS))
+    rows = []
+    for name, label in LABELS.items():
+        value = estimates[name]
+        bar = name not in LOWER_IS_BETTER and not math.isnan(value.value)
+        rows.append({
+            "name": name, "label": label, "explain": explain(name, classes), "value": number(name, value.value),
+            "sd": number(name, value.sd) if value.sd is not None else "", "interval": interval(name, value),
+            "note": notes.index(value.method) + 1,
+            "at": 100 * value.value if bar else None,
+            "low": 100 * value.low if bar and not math.isnan(value.low) else None,
+            "high": 100 * value.high if bar and not math.isnan(value.low) else None,
+        })
+    return rows, notes
+
+
+def wrong_entry(case: WrongCase) -> dict:
+    """A most wrong case for the template, its picture embedded."""
+    uri = panels.data_uri(case.picture.read_bytes()) if case.picture else ""
+    kind = "misread" if case.wrong else "least certain"
+    return {"case_id": case.case_id, "caption": case.caption, "wrong": case.wrong, "uri": uri,
+            "alt": f"Picture of case {case.case_id}, {kind}: truth {case.truth}, network says {case.said}."}
+
+
+def split_table(run: Workdir) -> dict:
+    """Cases per class and split, and groups per split, from splits.csv (or of the evaluated split alone)."""
+    rows = run.cases or [
+        {"split": split, "label": run.table.classes[target], "group": str(cluster), "patient_id": ""}
+        for split, target, cluster in zip(run.headline.split, run.headline.target, run.headline.clusters(), strict=True)
+    ]
+    places = [row.get("split") or f"fold {row.get('fold') or '?'}" for row in rows]
+    order = ["train", "val", "test"]
+    names = sorted(set(places), key=lambda name: (order.index(name) if name in order else len(order), name))
+    counts = Counter(zip((row["label"] for row in rows), places, strict=True))
+    groups = {name: {row.get("group") or i for i, row in enumerate(rows) if places[i] == name} for name in names}
+    labels = list(dict.fromkeys([*run.table.classes, *(row["label"] for row in rows)]))
+    return {
+        "splits": names,
+        "rows": [(label or "unknown", [counts[label, name] for name in names]) for label in labels],
+        "total": [sum(counts[label, name] for label in labels) for name in names],
+        "groups": [len(groups[name]) for name in names],
+    }
+
+
+def data_notes(run: Workdir) -> list[str]:
+    """What the data source and the split have to say, then whose masks were used."""
+    notes = [*run.data.get("notes", ()), *run.data.get("split_notes", ())]
+    if run.data.get("mask_origin"):
+        notes.append(f"Lesion masks: {run.data['mask_origin']}" + ("" if uses_masks(run) else " (not used)"))
+    return [str(note) for note in notes]
+
+
+def facts(run: Workdir) -> list[tuple[str, str]]:
+    """The reproducibility table: only what run.json knows."""
+    info = run.run
+    versions = info.get("versions")
+    entries = {
+        "Command": info.get("command"), "Model": info.get("model"), "Parameters": _params(info.get("params")),
+        "Paper": info.get("paper"), "Preset": info.get("preset"), "Seed": info.get("seed", run.config.get("seed")),
+        "Device": info.get("device"), "Training time": _duration(info.get("seconds")),
+        "Epoch kept": info.get("best_epoch"), "Git revision": info.get("git"),
+        "Versions": ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else versions,
+        "Workdir": run.path.resolve().name,
+    }
+    return [(name, str(value)) for name, value in entries.items() if value not in (None, "")]
+
+
+def _params(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_params(count)}" for name, count in value.items())
+    return f"{value:,}" if isinstance(value, int) else str(value or "")
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -1,0 +1,145 @@
+"""Numbers as a clinician reads them: formats, the summary paragraph, the warnings."""
+
+import math
+
+import numpy as np
+
+from jaxmed.evaluate.intervals import Estimate
+from jaxmed.evaluate.metrics import confusion_matrix
+from jaxmed.evaluate.workdir import Workdir
+
+PERCENT = ("accuracy", "recall", "specificity", "precision", "f1", "balanced_accuracy")
+
+
+def number(name: str, value: float | None) -> str:
+    """Proportions in per cent, everything else with three decimals."""
+    if value is None or math.isnan(value):
+        return "not defined"
+    return f"{100 * value:.1f} %" if name in PERCENT else f"{value:.3f}"
+
+
+def interval(name: str, estimate: Estimate) -> str:
+    """ "84.2 to 97.6 %", or "" where there is none."""
+    if math.isnan(estimate.low):
+        return ""
+    if name in PERCENT:
+        return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f} %"
+    return f"{estimate.low:.3f} to {estimate.high:.3f}"
+
+
+def with_interval(name: str, estimate: Estimate) -> str:
+    """ "93.8 % (95 % CI 84.2 to 97.6 %)", with the SD over networks where there are several."""
+    parts = []
+    if estimate.sd is not None and not math.isnan(estimate.sd):
+        parts.append(f"SD {number(name, estimate.sd)}")
+    if span := interval(name, estimate):
+        parts.append(f"95 % CI {span}")
+    return number(name, estimate.value) + (f" ({'; '.join(parts)})" if parts else "")
+
+
+def plural(count: float, word: str) -> str:
+    """ "1 case", "2 cases", "2.5 cases" """
+    return f"{count:g} {word}" + ("" if count == 1 else "s")
+
+
+def title(workdir: Workdir) -> str:
+    """The run's name, or its model's, or its folder's."""
+    return str(workdir.run.get("name") or workdir.run.get("model") or workdir.path.resolve().name)
+
+
+def mean_confusion(workdir: Workdir) -> np.ndarray:
+    """Confusion counts of one pass over the cases: summed over folds, averaged over repeats."""
+    total = sum(confusion_matrix(part.target, part.probabilities) for part in workdir.parts)
+    return np.round(total / len(np.unique(workdir.headline.repeat)), 1)
+
+
+def cases_and_groups(workdir: Workdir) -> str:
+    """ "98 cases from 90 patients, in 85 independent groups" """
+    table = workdir.headline
+    cases, groups = len(np.unique(table.case_id)), len(np.unique(table.clusters()))
+    text = plural(cases, "case")
+    if all(table.patient_id):
+        text += f" from {plural(len(np.unique(table.patient_id)), 'patient')}"
+    if groups != cases:
+        text += f" in {plural(groups, 'independent group')} (same patient, or pictures nearly the same)"
+    return text
+
+
+def networks(workdir: Workdir) -> str:
+    """ "" for one network, else e.g. "20 networks (20 repeats)". """
+    if len(workdir.parts) == 1:
+        return ""
+    repeats, folds = len(np.unique(workdir.headline.repeat)), len(np.unique(workdir.headline.fold))
+    kinds = [plural(n, word) for n, word in ((repeats, "repeat"), (folds, "fold")) if n > 1]
+    return f"{len(workdir.parts)} networks ({', '.join(kinds)})"
+
+
+def summary(workdir: Workdir, estimates: dict[str, Estimate]) -> str:
+    """The report's first paragraph: what was tested, what was found and missed, and how sure that is."""
+    where = {"test": "that were kept aside for testing", "val": "of the validation split"}.get(workdir.split, "")
+    start = f"The network read {cases_and_groups(workdir)}{',' if where else ''} {where}".rstrip() + "."
+    if several := networks(workdir):
+        start = f"Averages over {several}. " + start
+    found = _found_binary(workdir, estimates) if len(workdir.table.classes) == 2 else _found_classes(workdir, estimates)
+    return f"{start} {found} The AUC is {with_interval('auc', estimates['auc'])}."
+
+
+def _found_binary(workdir: Workdir, estimates: dict[str, Estimate]) -> str:
+    (right, alarms), (missed, found) = mean_confusion(workdir)
+    negative, positive = workdir.table.classes
+    sensitivity, specificity = (with_interval(name, estimates[name]) for name in ("recall", "specificity"))
+    return (
+        f"Of {missed + found:g} {positive} cases it found {found:g} and missed {missed:g}: sensitivity {sensitivity}. "
+        f"Of {right + alarms:g} {negative} cases it raised a false alarm in {alarms:g}: specificity {specificity}."
+    )
+
+
+def _found_classes(workdir: Workdir, estimates: dict[str, Estimate]) -> str:
+    matrix = mean_confusion(workdir)
+    classes = [
+        f"{matrix[k, k]:g} of {matrix[k].sum():g} {name}" for k, name in enumerate(workdir.table.classes)
+    ]
+    return (
+        f"It named the right class in {np.trace(matrix):g} of {matrix.sum():g} cases: accuracy "
+        f"{with_interval('accuracy', estimates['accuracy'])}; by class {', '.join(classes)}."
+    )
+
+
+def warnings(workdir: Workdir) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    data, found = workdir.data, []
+    if str(data.get("split_kind", "")).startswith("leaky"):
+        found.append("Leaky split, for comparison only: pictures of one lesion or patient may be in training and test "
+                     "alike, which makes the result look better than it is. The grouped split is the one to quote.")
+    if workdir.split != "test":
+        found.append(f"These are not held-out test cases but the split '{workdir.split or 'without a name'}'.")
+    found += _mask_warning(workdir)
+    if data.get("source") == "phantom":
+        found.append("The cases are simulated pictures (phantoms). They show that the software works; "
+                     "they say nothing about patients.")
+    preset = str(workdir.run.get("preset") or "")
+    if "reduced" in preset.lower():
+        found.append(f"Reduced preset, smaller or shorter than the paper's recipe: {preset}")
+    found += [str(text) for text in (*data.get("warnings", ()), *workdir.run.get("warnings", ()))]
+    return list(dict.fromkeys(found))
+
+
+def uses_masks(workdir: Workdir) -> bool:
+    """Whether the network saw more than the whole picture; run.json's `inputs` decides where it is given."""
+    inputs = workdir.run.get("inputs")
+    if inputs is not None:
+        return any(name != "image" for name in inputs)
+    return bool(workdir.data.get("mask_origin"))
+
+
+def _mask_warning(workdir: Workdir) -> list[str]:
+    origin = str(workdir.data.get("mask_origin") or "")
+    if not uses_masks(workdir):
+        return []
+    if "phantom" in origin.lower():
+        return [f"Lesion masks: {origin}. They are exact, which no drawn mask is: an upper bound."]
+    if "expert" in origin.lower():
+        return [f"Lesion masks: {origin}. An expert has already outlined the lesion, and its outline alone says much "
+                "about it: this is an upper bound for unattended use."]
+    return [f"Lesion masks: {origin or 'origin not recorded'}. Where a person drew them, the result is an upper bound "
+            "for unattended use."]

@@ -1,0 +1,142 @@
+"""What an evaluation reads from a workdir: predictions.csv is needed, everything else is used where it exists."""
+
+import csv
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from jaxmed.errors import UserError
+from jaxmed.evaluate.predictions import Predictions
+from jaxmed.evaluate.table import read_predictions
+
+
+@dataclass
+class Workdir:
+    """One finished run.
+
+    Attributes:
+        table: all rows of predictions.csv.
+        run, config: run.json and config.json; empty where missing.
+        history: metrics.jsonl, the last line of each epoch (a resumed run repeats some), in order.
+        cases: rows of splits.csv.
+        features: {"case_id": [n], "features": [n, d]} of features.npz; empty where missing.
+    """
+
+    path: Path
+    table: Predictions
+    run: dict = field(default_factory=dict)
+    config: dict = field(default_factory=dict)
+    history: list[dict] = field(default_factory=list)
+    cases: list[dict] = field(default_factory=list)
+    features: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def data(self) -> dict:
+        """What run.json says about the data."""
+        return self.run.get("data", {})
+
+    @property
+    def split(self) -> str:
+        """The split the report is about: test, or the only one there is."""
+        return headline_split(self.table)
+
+    @cached_property
+    def headline(self) -> Predictions:
+        """The rows of that split whose truth is known."""
+        return self.table.select(split=self.split).known()
+
+    @cached_property
+    def parts(self) -> list[Predictions]:
+        """One table per trained network: more than one in a cv workdir."""
+        return self.headline.parts()
+
+    @property
+    def positive(self) -> str:
+        """The class whose detection sensitivity is about."""
+        return self.table.classes[-1]
+
+
+def headline_split(table: Predictions) -> str:
+    """test if there is one, else the first split with known targets."""
+    splits = list(dict.fromkeys(table.known().split.tolist()))
+    if not splits:
+        raise UserError("predictions.csv holds no case whose truth is known: there is nothing to evaluate")
+    return "test" if "test" in splits else splits[0]
+
+
+def read_workdir(path: str | Path) -> Workdir:
+    """Reads all files.
+
+    Raises:
+        UserError: predictions.csv is missing or broken, or another file exists and cannot be read.
+    """
+    path = Path(path)
+    features_path = path / "features.npz"
+    return Workdir(
+        path=path,
+        table=read_predictions(path / "predictions.csv"),
+        run=_read_json(path / "run.json"),
+        config=_read_json(path / "config.json"),
+        history=read_history(path / "metrics.jsonl"),
+        cases=_read_csv(path / "splits.csv"),
+        features=_read_features(features_path) if features_path.exists() else {},
+    )
+
+
+def _read_json(path: Path) -> dict:
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}): restore it, or remove it to do without it") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold one JSON object, found a {type(content).__name__}")
+    return content
+
+
+def _read_csv(path: Path) -> list[dict]:
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _read_features(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            features = {"case_id": file["case_id"].astype(str), "features": file["features"].astype(np.float64)}
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): it needs case_id [n] and features [n, d]; "
+                        "evaluate again, or remove it to do without the t-SNE figure") from None
+    if len(features["case_id"]) != len(features["features"]) or features["features"].ndim != 2:
+        raise UserError(f"{path}: case_id {features['case_id'].shape} and features {features['features'].shape} "
+                        "do not fit: needs [n] and [n, d]")
+    return features
+
+
+def read_history(path: Path) -> list[dict]:
+    """The rows of metrics.jsonl, one per (repeat, fold, epoch): the last one written counts.
+
+    A last line that is cut off (the run was killed while writing) is dropped; a broken line elsewhere is an error.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows: dict[tuple, dict] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            key = (row.get("repeat", 0), row.get("fold", 0), row["epoch"])
+        except (ValueError, KeyError, AttributeError) as error:
+            if number == len(lines):
+                break
+            raise UserError(f"{path}, line {number}: not a JSON object with a key 'epoch' ({error}); "
+                            "restore the line or delete it") from None
+        rows[key] = row
+    return [rows[key] for key in sorted(rows)]

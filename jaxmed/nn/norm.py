@@ -1,0 +1,48 @@
+"""Normalisation with torch's constants."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxmed.errors import UserError
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over every axis but the last; eps 1e-5, running average 0.9 * old + 0.1 * new (torch momentum 0.1).
+
+    Leaves scale, bias (nnx.Param), mean, var (nnx.BatchStat), each [channels]. Statistics are float32 whatever `dtype` is.
+    As in torch the batch is normalised by the biased variance and the running variance takes the unbiased one.
+    Over a batch sharded across devices the statistics are those of the global batch (synchronised).
+    """
+
+    def __init__(
+        self, channels: int, *, eps: float = 1e-5, momentum: float = 0.9, dtype: jnp.dtype | str = jnp.float32
+    ):
+        self.eps, self.momentum, self.dtype = eps, momentum, jnp.dtype(dtype)
+        self.scale, self.bias = nnx.Param(jnp.ones(channels)), nnx.Param(jnp.zeros(channels))
+        self.mean, self.var = nnx.BatchStat(jnp.zeros(channels)), nnx.BatchStat(jnp.ones(channels))
+
+    def __call__(self, x: Float[Array, "*b c"], train: bool = False) -> Float[Array, "*b c"]:
+        mean, var = self._batch_statistics(x) if train else (self.mean.get_value(), self.var.get_value())
+        factor = jax.lax.rsqrt(var + self.eps) * self.scale.get_value()
+        shift = self.bias.get_value() - mean * factor
+        wide = (1,) * (x.ndim - 1) + (-1,)
+        return (x * factor.reshape(wide) + shift.reshape(wide)).astype(self.dtype)
+
+    def _batch_statistics(self, x: Array) -> tuple[Array, Array]:
+        """Mean and biased variance of this batch; folds them into the running ones."""
+        axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+        if count < 2:
+            raise UserError("BatchNorm has one value per channel and cannot train on it: use a batch of 2 or more")
+        x = x.astype(jnp.float32)
+        mean = jnp.mean(x, axes)
+        var = jnp.mean(jnp.square(x), axes) - jnp.square(mean)
+        var = jnp.maximum(var, 0.0)
+        self._update(self.mean, mean)
+        self._update(self.var, var * (count / (count - 1)))
+        return mean, var
+
+    def _update(self, running: nnx.BatchStat, new: Array) -> None:
+        old = running.get_value()
+        running.set_value(self.momentum * old + (1 - self.momentum) * jax.lax.stop_gradient(new))

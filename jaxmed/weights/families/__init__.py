@@ -1,0 +1,28 @@
+"""One key-rule table per family of networks."""
+
+from flax import nnx
+
+from jaxmed.errors import UserError
+from jaxmed.weights.families.densenet import DENSENET
+from jaxmed.weights.families.mobilenetv2 import MOBILENETV2
+from jaxmed.weights.families.resnet import RESNET
+from jaxmed.weights.families.vgg import VGG
+from jaxmed.weights.family import Family
+
+FAMILIES: tuple[Family, ...] = (RESNET, DENSENET, VGG, MOBILENETV2)
+
+
+def family_of(model: nnx.Module) -> Family | None:
+    """The table of a network's class; None for networks that nobody publishes weights for."""
+    classes = {cls.__name__ for cls in type(model).__mro__}
+    return next((family for family in FAMILIES if family.model in classes), None)
+
+
+def need_family(model: nnx.Module) -> Family:
+    """`family_of`, or a UserError that says what to do instead."""
+    family = family_of(model)
+    if family is None:
+        roles = ", ".join(f"into={role!r}" for role in getattr(model, "roles", {}))
+        hint = f"; fill its parts with load_weights(..., {roles})" if roles else ""
+        raise UserError(f"there are no key rules for {type(model).__name__}: nobody publishes weights of it{hint}")
+    return family
