@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from jaxmed.errors import UserError
@@ -69,15 +69,34 @@ def _start_jax(config) -> None:
     from jaxmed.parallel import start
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.WARNING)  # JAX reports every platform that it does not find
     start(config.distributed)
     jax.config.update("jax_compilation_cache_dir", str(cache_root(config.data) / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
-def run() -> None:
-    """Entry point of `python -m jaxmed.main`; a broken config file or key is a UserError too."""
-    app.run(main)
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser, but a wrong config file, argument or key is one readable line and exit code 2."""
+    try:
+        rest = flags.FLAGS(argv)
+        getattr(_CONFIG.value, "name", None)  # a config file that is not there fails only when it is looked at
+        return rest
+    except (flags.Error, AttributeError, KeyError, TypeError, OSError) as error:
+        print(f"error: {explain(error, argv)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def explain(error: Exception, argv: list[str]) -> str:
+    """The line of a flag error that a user can act on."""
+    text = str(error)
+    if "UserError: " in text:  # raised inside get_config, wrapped in a traceback by ml_collections
+        return text.split("UserError: ")[-1].split("\n")[0]
+    if isinstance(error, AttributeError | KeyError):
+        key = text.strip("\"'")
+        given = [word for word in argv if word.startswith("--config.") and key in word.split("=")[0].split(".")]
+        return f"{' '.join(given) or key} is not a key of this config; --mode=show prints them all"
+    return text.strip().splitlines()[-1].strip() if isinstance(error, OSError) else text.strip()
 
 
 if __name__ == "__main__":
-    run()
+    app.run(main, flags_parser=parse_flags)

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from jaxmed.data.phantom_scan import OVERSAMPLE
 from jaxmed.data.phantom_tissue import smooth_noise
 
-SEPARATION = 2.8  # distance of the two classes' mean suspicion, in standard deviations: AUC 0.976 if it were known
+SEPARATION = 3.2  # distance of the two classes' mean suspicion, in standard deviations: AUC 0.988 if it were known
 VERTICES = 240
 
 
@@ -43,21 +43,21 @@ def sample_lesion(rng: np.random.Generator, malignant: bool) -> Lesion:
     def follow(weight: float) -> float:
         return weight * suspicion + np.sqrt(1 - weight**2) * rng.normal()
 
-    irregular = follow(0.55)
+    irregular = follow(0.5)
     cyst = rng.random() < 0.25 / (1 + np.exp(2 * suspicion))
     return Lesion(
-        diameter=float(np.exp(np.log(10) + 0.28 * follow(0.1))),
-        aspect=float(np.exp(np.log(0.74) + 0.17 * follow(0.45))),
+        diameter=float(np.exp(np.log(12) + 0.28 * follow(0.1))),
+        aspect=float(np.exp(np.log(0.74) + 0.17 * follow(0.4))),
         tilt=rng.normal(0, 0.2),
         lobulation=float(0.12 * np.exp(0.3 * irregular)),
         spicules=int(np.clip(np.round(3 + 3 * irregular + rng.normal()), 0, 16)),
         spike=float(np.clip(0.10 + 0.08 * irregular, 0, 0.4)),
-        border=float(np.exp(np.log(0.4) + 0.45 * follow(0.6))),
+        border=float(np.exp(np.log(0.45) + 0.5 * follow(0.7))),
         capsule=float(np.clip(0.15 - 0.12 * follow(0.6), 0, 0.4)),
-        echo=float(rng.normal(-24, 2) if cyst else np.clip(-11.5 - 1.2 * follow(0.5) + 2 * rng.normal(), -20, -5)),
+        echo=float(rng.normal(-24, 2) if cyst else np.clip(-12.5 - 1.5 * follow(0.6) + 2 * rng.normal(), -20, -6)),
         texture=float(0.5 if cyst else np.exp(np.log(2) + 0.3 * follow(0.5))),
-        attenuation=float(rng.normal(-1.0, 0.2) if cyst else 0.15 + 0.5 * follow(0.7)),
-        halo=float(np.clip(1 + 2.2 * follow(0.6), 0, 8)),
+        attenuation=float(rng.normal(-1.2, 0.2) if cyst else 0.2 + 0.7 * follow(0.75)),
+        halo=float(np.clip(2 + 2.5 * follow(0.7), 0, 9)),
         calcifications=int(rng.poisson(np.exp(np.clip(-0.8 + 1.2 * follow(0.5), -4, 2.3)))),
     )
 

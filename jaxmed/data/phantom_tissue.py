@@ -40,7 +40,7 @@ def sample_breast(rng: np.random.Generator, depth: float) -> Breast:
         streaks=rng.uniform(2.5, 5.0),
         ligaments=rng.uniform(0.2, 0.8),
         fasciae=rng.uniform(0.2, 0.8),
-        uneven=rng.uniform(0.02, 0.16),
+        uneven=rng.uniform(0.02, 0.12),
     )
 
 
@@ -96,7 +96,7 @@ def _gland_pattern(breast: Breast, shape: tuple[int, int], rng: np.random.Genera
     """Ducts and septa run along the layers; lobules of fat lie between them."""
     streaks = smooth_noise(rng, shape, (30, 7)) + 0.6 * smooth_noise(rng, shape, (12, 5))
     lobules = np.clip(smooth_noise(rng, shape, (7, 5)) - 0.7, 0, 1.2)
-    return np.float32(breast.streaks) * streaks - 8 * lobules
+    return np.float32(breast.streaks) * streaks - 6 * lobules
 
 
 def uneven_loss(breast: Breast, size: int, pixel: float, rng: np.random.Generator) -> Float[np.ndarray, "size size"]:

@@ -36,20 +36,19 @@ class Batches(Iterator):
     """An iterator over batches that owns threads or worker processes: close it, or use it in a `with` block."""
 
     def __init__(self, iterator, copy: bool):
-        self._iterator, self._copy = iterator, copy
-        self._close = weakref.finalize(self, iterator.close)  # also at exit, where Grain's own __del__ comes too late
+        self._open, self._copy = [iterator], copy  # a list, so that closing lets go of it
+        self._close = weakref.finalize(self, _close_all, self._open)  # also at exit: Grain's own __del__ comes too late
 
     def __next__(self) -> dict[str, np.ndarray]:
-        if self._iterator is None:
+        if not self._open:
             raise ValueError("this iterator is closed")
-        batch = next(self._iterator)
+        batch = next(self._open[0])
         # Worker batches live in shared memory that goes away with the array object: hand out ordinary arrays.
         return {key: np.array(value) for key, value in batch.items()} if self._copy else batch
 
     def close(self) -> None:
         """Stops the threads or worker processes. Safe to call twice."""
         self._close()
-        self._iterator = None
 
     def __enter__(self) -> "Batches":
         return self
@@ -194,6 +193,11 @@ class Loader:
 
     def _black(self) -> np.ndarray:
         return np.zeros((self.cache.size, self.cache.size), np.uint8)
+
+
+def _close_all(iterators: list) -> None:
+    while iterators:
+        iterators.pop().close()
 
 
 def _check_inputs(cache: Cache, inputs: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from jaxmed.train.setup import Data, claim_workdir, log, open_source, prepare, p
 
 def train(config: ConfigDict, workdir: Path, *, data: Data | None = None, fold: int | None = None, repeat: int = 0) -> Any:
     """`--mode=train`: one run from start (or where it was cut off) to report. Returns its metrics."""
-    log(f"{config.name}: {config.paper}")
+    log(f"{config.name}: {config.paper}" if config.paper else config.name)
     if config.preset:
         log(f"  {config.preset}")
     claim_workdir(config, workdir)

@@ -50,6 +50,6 @@ def get_config(arg=None):
         config.model.options.encoder = "tiny"
         config.model.options.experts = ("image", "core", "boundary")
     config.data.size, config.data.num_cases, config.data.phantom_size = 32, 96, 64
-    config.batch_size, config.epochs, config.bootstrap = 16, 4, 200
+    config.batch_size, config.epochs = 16, 4
     config.optimizer.learning_rate = 3e-3
     return config

@@ -8,7 +8,7 @@ VGG = Family(
     model="VGG",
     models=("vgg*",),
     top=("classifier.0", "classifier.3", "classifier.6"),
-    sign=r"features\.28\.(weight|kernel)|features\.10\.(weight|kernel)",
+    sign=r"features\.0\.(weight|kernel)",
     namings={
         "torchvision": Naming(),
         "timm": Naming(

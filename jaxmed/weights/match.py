@@ -1,0 +1,113 @@
+"""Published arrays against the leaves of one network: every key and every leaf is accounted for."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from jaxmed.tree import is_under
+from jaxmed.weights.family import Family, Naming
+from jaxmed.weights.layouts import Layout
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `load_weights` did. mapped: our path -> published key; ignored: published keys; initialised: paths left as they were."""
+
+    mapped: dict[str, str]
+    ignored: tuple[str, ...] = ()
+    initialised: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"mapped {len(set(self.mapped.values()))} arrays onto {len(self.mapped)} leaves"]
+        if self.ignored:
+            lines.append(f"ignored {len(self.ignored)} keys: {_summary(self.ignored)}")
+        if self.initialised:
+            lines.append(f"left as initialised {len(self.initialised)} leaves: {_summary(self.initialised)}")
+        return "\n".join(lines)
+
+
+@dataclass
+class Match:
+    """The outcome for one network. values: our path -> array in our layout; the rest is empty where everything fits."""
+
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+    mapped: dict[str, str] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+    initialised: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    wrong: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)  # published key -> (its shape, the shape wanted)
+    repeated: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+    @property
+    def fits(self) -> bool:
+        """Nothing is left over, missing or of another shape."""
+        return not (self.unused or self.missing or self.wrong or self.repeated or self.broken)
+
+    def check_finite(self) -> None:
+        """Notes the keys that hold NaN or infinite values (a training that blew up, or a damaged file)."""
+        self.broken = [self.mapped[path] for path, value in self.values.items() if not np.isfinite(value).all()]
+
+    def report(self) -> Report:
+        """The public summary."""
+        return Report(dict(self.mapped), tuple(self.ignored), tuple(self.initialised))
+
+
+def match(
+    arrays: Mapping[str, np.ndarray], leaves: Mapping[str, Any], family: Family | None, naming: Naming, new_head: bool = False
+) -> Match:
+    """Sorts every published key and every leaf (our path -> anything with a shape); changes nothing.
+
+    With `new_head` the last linear layer is left alone on both sides.
+    """
+    result = Match()
+    head = (family.head,) if family and new_head else ()
+    wanted = naming.keys(path for path in leaves if not is_under(path, head))
+    result.initialised = [path for path in leaves if is_under(path, head)]
+    absent = _absent_keys(leaves, family, naming, head)
+    for name in arrays:
+        key = naming.spell(name)
+        if key not in wanted:
+            (result.ignored if naming.ignores(key) or key in absent else result.unused).append(name)
+        elif wanted[key] in result.mapped:
+            result.repeated.append(name)
+        else:
+            _place(result, wanted[key], name, arrays[name], tuple(leaves[wanted[key]].shape), naming.layout(wanted[key]))
+    result.missing = [path for path in wanted.values() if path not in result.mapped]
+    return result
+
+
+def _absent_keys(leaves: Iterable[str], family: Family | None, naming: Naming, head: tuple[str, ...]) -> set[str]:
+    """Keys of classifier layers that this network does not have, or that a new head replaces."""
+    if family is None:
+        return set()
+    gone = [module for module in family.top if module in head or not any(is_under(path, (module,)) for path in leaves)]
+    return family.top_keys(naming, gone)
+
+
+def _place(result: Match, path: str, name: str, array: np.ndarray, shape: Shape, layout: Layout) -> None:
+    result.mapped[path] = name
+    try:
+        value = layout.to_jax(array)
+    except ValueError:  # another rank than this layout knows
+        value = None
+    if value is None or value.shape != shape:
+        wanted = layout.to_torch(np.empty(shape, np.int8)).shape
+        result.wrong[name] = (array.shape, wanted)
+    else:
+        result.values[path] = value
+
+
+def _summary(names: Iterable[str], most: int = 3) -> str:
+    """"num_batches_tracked (20), fc.weight, fc.bias": names that end alike are counted where there are many."""
+    names = list(names)
+    ends = Counter(name.rpartition(".")[2] for name in names)
+    many = [f"*.{end} ({count})" for end, count in ends.items() if count > most]
+    few = [name for name in names if ends[name.rpartition(".")[2]] <= most]
+    return ", ".join(many + few)
