@@ -63,6 +63,9 @@ def _run() -> None:
 
 
 def _start_jax(config) -> None:
+    from jaxmed.host_memory import keep_freed_memory
+
+    keep_freed_memory()
     import jax
 
     from jaxmed.data.sources import cache_root

@@ -221,9 +221,9 @@ def _leakage(report: Report, source: Source, split: Split | None, pairs: Pairs) 
             report.add(ERROR, f"split {name} has no case of class {', '.join(empty)}")
     if odd := [f"{row['case_id']}: {row['split']!r}" for row in rows if row["split"] not in (*SPLITS, DROPPED)]:
         report.add(ERROR, f"{_count(len(odd), 'case')} with a split other than {', '.join(SPLITS)}", odd)
-    shared = shared_across(rows, "patient_id")
+    shared = [members_text(members) for members in shared_across(rows, "patient_id").values()]
     if shared:
-        report.add(ERROR, f"leak: {_count(len(shared), 'patient')} in several splits", map(members_text, shared.values()))
+        report.add(ERROR, f"leak: {_count(len(shared), 'patient')} in several splits", shared)
     across = _across(rows, pairs)
     if across:
         level = WARNING if split is not None and split.kind == LEAKY else ERROR

@@ -11,7 +11,7 @@ import numpy as np
 from jaxmed.data import phantom_lesion as lesions
 from jaxmed.data.cases import Case, Source
 from jaxmed.data.phantom_scan import display, echo_power, sample_scanner
-from jaxmed.data.phantom_tissue import amplitude, sample_breast, tissue_maps, uneven_loss
+from jaxmed.data.phantom_tissue import sample_breast, scatterers, tissue_maps, uneven_loss
 from jaxmed.errors import UserError
 
 VERSION = 1  # part of every fingerprint: raise it when a change alters pixels
@@ -83,8 +83,8 @@ def make_phantom(seed: int, patient: int, plane: int, malignant: bool, size: int
     level, mirrors = tissue_maps(breast, size, pixel, look)
     loss = lesions.insert(level, mirrors, mask, points, lesion, pixel, look)
     loss += uneven_loss(breast, size, pixel, look)
-    mirrors += look.standard_normal(mirrors.shape, dtype=np.float32) * amplitude(level)
-    return display(echo_power(mirrors, scanner), loss, depth_gain(size, look), scanner), mask
+    echo = echo_power(mirrors + scatterers(level, breast.density, look), scanner)
+    return display(echo, loss, depth_gain(size, look), scanner), mask
 
 
 def depth_gain(size: int, rng: np.random.Generator) -> np.ndarray:

@@ -11,6 +11,7 @@ from jaxmed.data.phantom_tissue import smooth_noise
 
 SEPARATION = 3.2  # distance of the two classes' mean suspicion, in standard deviations: AUC 0.988 if it were known
 VERTICES = 240
+FINER = 4
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,10 @@ def sample_lesion(rng: np.random.Generator, malignant: bool) -> Lesion:
     def follow(weight: float) -> float:
         return weight * suspicion + np.sqrt(1 - weight**2) * rng.normal()
 
-    irregular = follow(0.5)
+    irregular = follow(0.45)
     cyst = rng.random() < 0.25 / (1 + np.exp(2 * suspicion))
     return Lesion(
-        diameter=float(np.exp(np.log(12) + 0.28 * follow(0.1))),
+        diameter=float(np.clip(np.exp(np.log(12) + 0.26 * follow(0.1)), 5, 19)),
         aspect=float(np.exp(np.log(0.74) + 0.17 * follow(0.4))),
         tilt=rng.normal(0, 0.2),
         lobulation=float(0.12 * np.exp(0.3 * irregular)),
@@ -54,9 +55,9 @@ def sample_lesion(rng: np.random.Generator, malignant: bool) -> Lesion:
         spike=float(np.clip(0.10 + 0.08 * irregular, 0, 0.4)),
         border=float(np.exp(np.log(0.45) + 0.5 * follow(0.7))),
         capsule=float(np.clip(0.15 - 0.12 * follow(0.6), 0, 0.4)),
-        echo=float(rng.normal(-24, 2) if cyst else np.clip(-12.5 - 1.5 * follow(0.6) + 2 * rng.normal(), -20, -6)),
+        echo=float(rng.normal(-24, 2) if cyst else np.clip(-13.5 - 1.5 * follow(0.6) + 2 * rng.normal(), -20, -7)),
         texture=float(0.5 if cyst else np.exp(np.log(2) + 0.3 * follow(0.5))),
-        attenuation=float(rng.normal(-1.2, 0.2) if cyst else 0.2 + 0.7 * follow(0.75)),
+        attenuation=float(rng.normal(-1.0, 0.2) if cyst else 0.2 + 0.6 * follow(0.75)),
         halo=float(np.clip(2 + 2.5 * follow(0.7), 0, 9)),
         calcifications=int(rng.poisson(np.exp(np.clip(-0.8 + 1.2 * follow(0.5), -4, 2.3)))),
     )
@@ -88,11 +89,14 @@ def centre(points: Float[np.ndarray, "vertices 2"], depth: float, rng: np.random
 
 
 def fill(points: Float[np.ndarray, "vertices 2"], pixel: float, size: int, rows: int = 1) -> UInt8[np.ndarray, "h w"]:
-    """The outline in mm as a mask of `size` columns and size * rows rows."""
-    mask = np.zeros((size * rows, size), np.uint8)
-    corners = np.round((points * [1 / pixel, rows / pixel] - 0.5) * 16).astype(np.int32)
-    cv2.fillPoly(mask, [corners], 1, shift=4)
-    return mask
+    """The outline in mm as a mask of `size` columns and `rows` rows per pixel: 1 where most of a cell lies inside.
+
+    Drawn FINER times larger first, because OpenCV also paints every cell that the outline touches.
+    """
+    canvas = np.zeros((size * FINER, size * FINER), np.uint8)
+    corners = np.round((points * (FINER / pixel) - 0.5) * 16).astype(np.int32)
+    cv2.fillPoly(canvas, [corners], 255, shift=4)
+    return (cv2.resize(canvas, (size, size * rows), interpolation=cv2.INTER_AREA) > 127).astype(np.uint8)
 
 
 def insert(
@@ -116,7 +120,7 @@ def insert(
     mirrors *= 1 - fine
     mirrors[1:] += lesion.capsule * (fine[1:] != fine[:-1])
     _add_calcifications(mirrors, fine, lesion.calcifications, rng)
-    return np.float32(lesion.attenuation) * _blur(np.cumsum(soft, axis=0) * np.float32(pixel), 0.4 / pixel, 0.01)
+    return np.float32(lesion.attenuation) * _blur(np.cumsum(soft, axis=0) * np.float32(pixel), 0.7 / pixel, 0.01)
 
 
 def _blur(field: np.ndarray, across: float, down: float | None = None) -> np.ndarray:

@@ -37,8 +37,8 @@ def sample_scanner(rng: np.random.Generator, pixel: float) -> Scanner:
     """Resolution and gain differ from picture to picture, as between operators; they say nothing about the class."""
     return Scanner(
         pixel=pixel,
-        axial=rng.uniform(0.12, 0.2),
-        lateral=rng.uniform(0.2, 0.32),
+        axial=rng.uniform(0.09, 0.14),
+        lateral=rng.uniform(0.15, 0.24),
         focus=rng.uniform(10, 20),
         rayleigh=rng.uniform(10, 18),
         smoothing=rng.uniform(0.55, 0.85),

@@ -19,6 +19,7 @@ FAT, GLAND, MUSCLE, SKIN = -17.0, -6.0, -17.0, -4.0  # mean level of diffuse sca
 class Breast:
     """One woman's breast: depths of the tissue borders in mm, and strengths of its patterns."""
 
+    density: float  # share of samples that hold a scatterer; below about 0.4 speckle is not fully developed
     skin: float
     fat: float
     gland: float
@@ -33,13 +34,14 @@ def sample_breast(rng: np.random.Generator, depth: float) -> Breast:
     """A breast under a field of view of `depth` mm; from fatty to dense."""
     fat = rng.uniform(0.14, 0.36) * depth
     return Breast(
+        density=rng.uniform(0.2, 1.0),
         skin=rng.uniform(1.0, 1.8),
         fat=fat,
         gland=fat + rng.uniform(0.22, 0.45) * depth,
         waviness=rng.uniform(0.4, 1.6),
         streaks=rng.uniform(2.5, 5.0),
-        ligaments=rng.uniform(0.2, 0.8),
-        fasciae=rng.uniform(0.2, 0.8),
+        ligaments=rng.uniform(0.2, 1.0),
+        fasciae=rng.uniform(0.3, 1.0),
         uneven=rng.uniform(0.02, 0.12),
     )
 
@@ -66,7 +68,7 @@ def tissue_maps(
     level = FAT + (GLAND - FAT) * in_gland + (MUSCLE - FAT) * in_muscle
     level += in_gland * _gland_pattern(breast, shape, rng) + (1 - in_gland) * 1.5 * smooth_noise(rng, shape, (10, 6))
     level += (SKIN - level) * step(skin - z, 0.15)
-    mirrors = _lines(smooth_noise(rng, fine, (9, 4)), breast.ligaments * _patches(rng, fine, 0.4))
+    mirrors = _lines(smooth_noise(rng, fine, (14, 3)), breast.ligaments * _patches(rng, fine, 0.3))
     fibres = breast.fasciae * _patches(rng, fine, 0.0) * step(z_fine - gland - 1, 0.5)
     mirrors += _lines(smooth_noise(rng, fine, (26, 3)), fibres)
     for border, strength in ((skin, 1.5), (fat, 0.6), (gland, 1.0)):
@@ -106,6 +108,11 @@ def uneven_loss(breast: Breast, size: int, pixel: float, rng: np.random.Generato
     return np.float32(breast.uneven) * across * z
 
 
-def amplitude(level: Float[np.ndarray, "size size"]) -> Float[np.ndarray, "samples size"]:
-    """Scattering amplitude of a level in dB, OVERSAMPLE rows per pixel."""
-    return np.repeat(np.exp(DB * level), OVERSAMPLE, axis=0)
+def scatterers(
+    level: Float[np.ndarray, "size size"], density: float, rng: np.random.Generator
+) -> Float[np.ndarray, "samples size"]:
+    """Random scatterers of the given mean power (dB), OVERSAMPLE rows per pixel; a resolution cell holds about 7."""
+    shape = (level.shape[0] * OVERSAMPLE, level.shape[1])
+    strength = rng.standard_normal(shape, dtype=np.float32)
+    strength *= rng.random(shape, dtype=np.float32) < density
+    return strength * np.repeat(np.exp(DB * level) / np.float32(np.sqrt(density)), OVERSAMPLE, axis=0)

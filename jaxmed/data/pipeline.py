@@ -8,6 +8,7 @@ Batches run across epoch boundaries, so none is dropped and every batch has the 
 `steps_per_epoch` batches.
 """
 
+import contextlib
 import math
 import os
 import shutil
@@ -16,7 +17,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import connection, parent_process
+from multiprocessing import connection, parent_process, resource_tracker
 
 import cv2
 import grain
@@ -29,22 +30,27 @@ from jaxmed.data.views import INPUTS, NEED_MASK, derive_views
 from jaxmed.errors import UserError
 
 _PADDING = -1  # the case_id of rows that only fill up the last evaluation batch
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _AHEAD = 4  # batches prepared ahead by threads, and kept in flight per worker process
 
 
 class Batches(Iterator):
     """An iterator over batches that owns threads or worker processes: close it, or use it in a `with` block."""
 
-    def __init__(self, iterator, copy: bool):
-        self._open, self._copy = [iterator], copy  # a list, so that closing lets go of it
+    def __init__(self, iterator, workers: bool = False):
+        self._open, self._workers, self._started = [iterator], workers, False  # a list, so that closing lets go of it
         self._close = weakref.finalize(self, _close_all, self._open)  # also at exit: Grain's own __del__ comes too late
 
     def __next__(self) -> dict[str, np.ndarray]:
         if not self._open:
             raise ValueError("this iterator is closed")
-        batch = next(self._open[0])
+        if not self._workers:
+            return next(self._open[0])
+        with contextlib.nullcontext() if self._started else _signals_held():  # Grain starts its workers at the first batch
+            batch = next(self._open[0])
+        self._started = True
         # Worker batches live in shared memory that goes away with the array object: hand out ordinary arrays.
-        return {key: np.array(value) for key, value in batch.items()} if self._copy else batch
+        return {key: np.array(value) for key, value in batch.items()}
 
     def close(self) -> None:
         """Stops the threads or worker processes. Safe to call twice."""
@@ -125,7 +131,7 @@ class Pipeline:
         rows = np.pad(rows, (0, -len(rows) % batch_size), constant_values=_PADDING)
         index, count = self.process
         batches = grain.MapDataset.source(rows).map(self.loader(augmented=False))[index::count].batch(batch_size // count)
-        return Batches(iter(batches.to_iter_dataset(_threads())), copy=False)
+        return Batches(iter(batches.to_iter_dataset(_threads())))
 
     def loader(self, augmented: bool = True) -> "Loader":
         """The function that a worker runs: row of the source -> one element of a batch."""
@@ -146,14 +152,14 @@ class Pipeline:
 
     def _start(self, batches: grain.MapDataset, batch_size: int) -> Batches:
         if not self.workers:
-            return Batches(iter(batches.to_iter_dataset(_threads())), copy=False)
+            return Batches(iter(batches.to_iter_dataset(_threads())))
         self._check_shared_memory(batch_size // self.process[1])
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain reads flags; outside absl.app.run nobody has parsed them
         options = grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=1)
         one_thread = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
         loader = batches.to_iter_dataset(one_thread).mp_prefetch(options, worker_init_fn=_init_worker)
-        return Batches(iter(loader), copy=True)
+        return Batches(iter(loader), workers=True)
 
     def _check_shared_memory(self, rows: int) -> None:
         """Workers hand batches over in shared memory; where it is small (containers), writing there would kill them."""
@@ -179,13 +185,14 @@ class Loader:
     inputs: tuple[str, ...]
     options: Mapping | None  # of the augmentation
 
-    def __call__(self, row: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+    def __call__(self, row: int | np.integer, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+        row = int(row)
         if row == _PADDING:
             return self._element(dict.fromkeys(self.inputs, self._black()), _PADDING, label=-1, weight=0.0)
-        image, mask = self.cache.load(int(row))
+        image, mask = self.cache.load(row)
         if self.options is not None:
             image, mask = augment(image, mask, rng, self.options)
-        return self._element(derive_views(image, mask, self.inputs), row, label=self.labels[row], weight=1.0)
+        return self._element(derive_views(image, mask, self.inputs), row, label=int(self.labels[row]), weight=1.0)
 
     def _element(self, views: dict[str, np.ndarray], row: int, label: int, weight: float) -> dict[str, np.ndarray]:
         element = {name: view[..., None] for name, view in views.items()}
@@ -216,6 +223,17 @@ def _threads() -> grain.ReadOptions:
     return grain.ReadOptions(num_threads=min(_AHEAD, os.cpu_count() or 1), prefetch_buffer_size=_AHEAD)
 
 
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Holds signals back while workers start: they inherit the block, so none dies before `_init_worker` has run."""
+    resource_tracker.ensure_running()  # or starting it later would lift the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _init_worker(*_) -> None:
     """Runs first in every worker process.
 
@@ -223,7 +241,7 @@ def _init_worker(*_) -> None:
     A trainer that is killed outright cannot close anything: then the worker ends itself.
     """
     cv2.setNumThreads(0)
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for name in _SIGNALS:
         signal.signal(name, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

@@ -100,7 +100,8 @@ def prepare(builder_class: type[ImageMaskBuilder], root: Path, data: Mapping) ->
 
     Written into a private folder and renamed, so that a kill or a second process never leaves half a set behind.
     """
-    home = cache_root(data) / "records" / f"{builder_class.name}-{folder_fingerprint(root)}"
+    kind = f"{builder_class.name}-{builder_class.VERSION}"
+    home = cache_root(data) / "records" / f"{kind}-{folder_fingerprint(root)}"
     if not home.is_dir():
         home.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.mkdtemp(prefix="incomplete-", dir=home.parent)

@@ -76,7 +76,7 @@ def assign_folds(labels: Int[np.ndarray, " n"], groups: Int[np.ndarray, " n"], n
     return folds
 
 
-def _distance(missing: np.ndarray) -> np.ndarray:
+def _distance(missing: np.ndarray) -> np.ndarray | np.floating:
     """Sum over classes of what is missing or too much; among equals, the smaller error of the total."""
     return np.abs(missing).sum(-1) + 1e-6 * np.abs(missing.sum(-1))
 

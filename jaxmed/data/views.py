@@ -48,12 +48,12 @@ def boundary_mask(mask: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
 
 
 def derive_views(
-    image: UInt8[np.ndarray, "h w"], mask: UInt8[np.ndarray, "h w"], inputs: Sequence[str]
+    image: UInt8[np.ndarray, "h w"], mask: UInt8[np.ndarray, "h w"] | None, inputs: Sequence[str]
 ) -> dict[str, UInt8[np.ndarray, "h w"]]:
     """One array per name in `inputs` ("image", "core", "boundary", "mask"), by the rules at the top of this file.
 
     Args:
-        mask: 0 outside, 1 inside the lesion, of the image's size. Not looked at unless an input needs it.
+        mask: 0 outside, 1 inside the lesion, of the image's size. May be None if no input needs it.
     """
     make = {
         "image": lambda: image,

@@ -41,13 +41,13 @@ def learning_curves(history: list[dict], best_epoch: int | None = None) -> Figur
 
     Several networks (repeats, folds) give their mean and the range between them.
     """
-    figure = new_figure(11.5, 3.7)
+    figure = new_figure(9.6, 3.4)
     loss, accuracy, rate = figure.subplots(1, 3)
     for key, ax, title in (("loss", loss, "Loss"), ("accuracy", accuracy, "Accuracy")):
         for split, color in (("train", BLUE), ("val", RED)):
             _line(ax, history, f"{split}/{key}", color, STYLES[split], SPLIT_LABELS[split])
         ax.set_title(title)
-    _line(rate, history, "lr", MUTED, "-", "learning rate")
+    _line(rate, history, "lr", MUTED, "-", "learning rate", drawstyle="steps-mid")
     rate.set_title("Learning rate")
     rate.set_yscale("log")
     accuracy.set_ylim(top=1.005)
@@ -63,7 +63,7 @@ def learning_curves(history: list[dict], best_epoch: int | None = None) -> Figur
 @styled
 def gate_curves(history: list[dict], best_epoch: int | None = None) -> Figure:
     """Mean gate weight of each expert over epochs: training solid, validation dashed."""
-    figure = new_figure(8.0, 4.2)
+    figure = new_figure(9.6, 4.2)
     ax = figure.subplots()
     names = gate_names(history)
     for position, name in enumerate(names):
@@ -88,12 +88,12 @@ def _best_mark() -> Line2D:
     return Line2D([], [], **_MARK)
 
 
-def _line(ax: Axes, history: list[dict], key: str, color: str, style: str, label: str) -> None:
+def _line(ax: Axes, history: list[dict], key: str, color: str, style: str, label: str, **more) -> None:
     epochs, values = series(history, key)
     if len(epochs) == 0:
         return
     marker = "o" if len(epochs) == 1 else None
-    ax.plot(epochs, np.nanmean(values, axis=0), color=color, linestyle=style, label=label, marker=marker)
+    ax.plot(epochs, np.nanmean(values, axis=0), color=color, linestyle=style, label=label, marker=marker, **more)
     if len(values) > 1:
         low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
         ax.fill_between(epochs, low, high, color=color, alpha=0.15, linewidth=0)

@@ -38,7 +38,7 @@ def match_features(table: Predictions, features: dict[str, np.ndarray]) -> tuple
 @styled
 def tsne_plot(points: Float[np.ndarray, "n 2"], table: Predictions) -> Figure:
     """One point per case, coloured by its true class; a ring marks a case that the network got wrong."""
-    figure = new_figure(7.0, 5.2)
+    figure = new_figure(9.6, 5.6)
     ax = figure.subplots()
     wrong = predicted_class(table.probabilities) != table.target
     handles = []

@@ -15,6 +15,7 @@ from jaxmed.evaluate.resample import RESAMPLES, SEED, draw_clusters, resampled_m
 from jaxmed.evaluate.table import Predictions
 
 ALPHA = 0.05
+NOT_LINKED = "copies not linked: too narrow"
 NO_ECE = "no interval: resampling inflates a binned error"
 
 
@@ -38,19 +39,23 @@ def independent(table: Predictions) -> bool:
     return len(np.unique(table.clusters())) == len(table)
 
 
-def metric_intervals(table: Predictions, resamples: int = RESAMPLES, seed: int = SEED) -> dict[str, Estimate]:
+def metric_intervals(
+    table: Predictions, resamples: int = RESAMPLES, seed: int = SEED, linked: bool = True
+) -> dict[str, Estimate]:
     """Every metric of one trained network with its interval.
 
     Args:
         table: cases of one split, fold and repeat, all with known targets.
+        linked: False where copies of a picture were not looked for (a leaky split): cases cannot be called independent,
+            so DeLong is not used and the method says that the intervals are too narrow.
     """
     clusters = table.clusters()
     draws = draw_clusters(clusters, table.target, resamples, seed)
     sampled = resampled_metrics(table.target, table.probabilities, draws, clusters)
     values = metric_values(table.target, table.probabilities)
-    method = describe_bootstrap(table, resamples)
+    method = describe_bootstrap(table, resamples) + ("" if linked else f"; {NOT_LINKED}")
     estimates = {name: _estimate(name, values[name], sampled.get(name), method, table) for name in METRICS}
-    if use_delong(table) and not math.isnan(values["auc"]):
+    if linked and use_delong(table) and not math.isnan(values["auc"]):
         estimates["auc"] = _delong_estimate(table)
     return estimates
 

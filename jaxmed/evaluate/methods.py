@@ -1,12 +1,13 @@
 """The paragraph a paper's methods section needs, and the comparison with published numbers."""
 
+import re
 from importlib.metadata import version
 
 import numpy as np
 
 from jaxmed.evaluate.intervals import Estimate, independent
 from jaxmed.evaluate.resample import RESAMPLES, SEED
-from jaxmed.evaluate.wording import cases_and_groups, networks, uses_masks
+from jaxmed.evaluate.wording import cases, groups, networks, uses_masks
 from jaxmed.evaluate.workdir import Workdir
 
 PUBLISHED = {
@@ -27,10 +28,13 @@ def _training(workdir: Workdir) -> str:
     run, sentences = workdir.run, []
     if run.get("model"):
         size = f" ({run['params']:,} parameters)" if isinstance(run.get("params"), int) else ""
-        sentences.append(f"We used {run['model']}{size}" + (f", after {run['paper']}" if run.get("paper") else "") + ".")
+        paper = f", after {run['paper']}" if run.get("paper") else ""
+        sentences.append(f"We used {run['model']}{size}{paper}.")
     if run.get("methods"):
         sentences.append(str(run["methods"]))
-    if run.get("best_epoch") is not None:
+    if len(workdir.parts) > 1:
+        sentences.append("Of each training run, the weights of the epoch chosen on the validation cases were tested.")
+    elif run.get("best_epoch") is not None:
         sentences.append(f"The weights of epoch {run['best_epoch']}, chosen on the validation cases, were tested.")
     if uses_masks(workdir) and workdir.data.get("mask_origin"):
         sentences.append(f"Lesion masks: {workdir.data['mask_origin']}.")
@@ -38,12 +42,11 @@ def _training(workdir: Workdir) -> str:
 
 
 def _cases(workdir: Workdir) -> str:
-    kind = str(workdir.data.get("split_kind") or "")
-    text = f"The evaluation has {cases_and_groups(workdir)}"
+    text = f"The evaluation has {cases(workdir)}" + (f" in {g}" if (g := groups(workdir)) else "")
     text += f", read by {networks(workdir)}." if networks(workdir) else "."
-    if kind == "grouped":
+    if workdir.data.get("split_kind") == "grouped":
         text += " Cases of one patient and near-duplicate pictures were kept in one split."
-    elif kind.startswith("leaky"):
+    elif workdir.leaky:
         text += " The split was made by image and leaks near-duplicate pictures; it serves only for comparison."
     return text
 
@@ -53,7 +56,7 @@ def _statistics(workdir: Workdir, estimates: dict[str, Estimate]) -> str:
     if len(classes) == 2:
         text = f"The positive class was {classes[-1]}, with a threshold of 0.5. "
     else:
-        text = "The class with the highest probability counts; metrics are macro averages of one class against the rest. "
+        text = "The most probable class counts; metrics are macro averages of one class against the rest. "
     unit = "cases" if independent(workdir.headline) else "patients or duplicate groups"
     text += (f"95 % confidence intervals are percentile intervals of {RESAMPLES:,} bootstrap resamples of {unit} "
              f"(seed {SEED}), not stratified by class; resamples that lacked a class were drawn again. ")
@@ -74,15 +77,29 @@ def _averaging(workdir: Workdir) -> str:
             f"is about new patients; the SD is over {'repeats' if repeats > 1 else 'folds'} of the training. ")
 
 
-def published_rows(workdir: Workdir, estimates: dict[str, Estimate]) -> list[tuple[str, list[str]]]:
-    """Two rows of a comparison table (this run, the publication) under `PUBLISHED`'s names, in per cent."""
-    published = workdir.run.get("published")
+def published_table(workdir: Workdir, estimates: dict[str, Estimate]) -> dict:
+    """{"model", "names", "rows"}: this run above the publication, metrics in per cent; {} without one.
+
+    Beside `PUBLISHED`'s columns, further numbers of the publication ("Params (M)") get a column each.
+    """
+    published = dict(workdir.run.get("published") or {})
+    model = published.pop("model", "")
     if not published:
-        return []
+        return {}
+    further = [name for name in published if name not in PUBLISHED]
     ours = [_in_percent(estimates[name]) for name in PUBLISHED.values()]
-    theirs = [_as_published(published.get(short)) for short in PUBLISHED]
-    label = f"Published: {published['model']}" if published.get("model") else "Published"
-    return [("This run", ours), (label, theirs)]
+    theirs = [_as_published(published.get(name)) for name in PUBLISHED]
+    rows = [("This run", ours + [_ours(workdir, name) for name in further]),
+            ("Published", theirs + [str(published[name]) for name in further])]
+    return {"model": model, "names": [*PUBLISHED, *further], "rows": rows}
+
+
+def _ours(workdir: Workdir, column: str) -> str:
+    """Our count beside theirs, where run.json has it: "Params (M)" from `params`, "FLOPs (G)" from `flops`."""
+    name, _, unit = column.partition(" ")
+    count = workdir.run.get(name.lower())
+    scale = {"(M)": 1e6, "(G)": 1e9}.get(unit)
+    return f"{count / scale:.3f}" if isinstance(count, (int, float)) and scale else "–"
 
 
 def _in_percent(estimate: Estimate) -> str:
@@ -98,27 +115,36 @@ def _as_published(value: object) -> str:
         return "–"
     if isinstance(value, (list, tuple)):
         return " ± ".join(f"{part:.2f}" for part in value)
-    return f"{value:.2f}" if isinstance(value, (int, float)) else str(value).replace("+-", " ± ")
+    if isinstance(value, (int, float)):
+        return f"{value:.2f}"
+    return re.sub(r"(?<!\d)\.", "0.", str(value).replace("+-", " ± "))
 
 
 def explain(name: str, classes: tuple[str, ...]) -> str:
     """A metric in plain words."""
-    negative, positive = classes[0], classes[-1]
-    if len(classes) > 2:
-        negative, positive = "other", "the class's"
-    return {
+    if len(classes) == 2:
+        negative, positive = classes
+        words = {
+            "recall": f"share of {positive} cases that were found",
+            "specificity": f"share of {negative} cases without a false alarm",
+            "precision": f"of the cases called {positive}, the share that were",
+            "auc": f"chance that a {positive} case scores above a {negative} one",
+        }
+    else:
+        words = {
+            "recall": "share of a class that was found, mean over classes",
+            "specificity": "share of the other classes without a false alarm, mean over classes",
+            "precision": "share of right ones among the cases called a class, mean over classes",
+            "auc": "chance that a case of a class scores above another case, mean over classes",
+        }
+    words |= {
         "accuracy": "share of all cases that were right",
-        "recall": f"share of {positive} cases that were found",
-        "specificity": f"share of {negative} cases without a false alarm",
-        "precision": f"of the cases called {positive}, the share that were" if len(classes) == 2
-        else "of the cases called a class, the share that were",
         "f1": "sensitivity and precision in one number (harmonic mean)",
-        "auc": f"chance that a {positive} case scores above a {negative} one" if len(classes) == 2
-        else "chance that a case of a class scores above another case, mean over classes",
         "balanced_accuracy": "mean over classes of the share that was right",
         "brier": "mean squared error of the probabilities; 0 is perfect",
         "log_loss": "punishes confident errors; 0 is perfect",
         "ece": "mean gap between the probability said and what came true; 0 is perfect",
-    }[name]
+    }
+    return words[name]
 
 

@@ -6,6 +6,7 @@ A metric whose denominator is empty (a class is missing, or never predicted) is 
 
 import numpy as np
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 from sklearn.metrics import confusion_matrix as count_confusion
 from sklearn.metrics import roc_auc_score
 
@@ -87,7 +88,7 @@ def confusion_metrics(matrix: np.ndarray) -> dict[str, np.ndarray]:
     return values
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def _ratio(part: ArrayLike, whole: ArrayLike) -> np.ndarray:
     """part / whole, nan where the whole is empty."""
     return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole > 0)
 

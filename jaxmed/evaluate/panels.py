@@ -14,7 +14,7 @@ from jaxmed.evaluate.metrics import predicted_class
 from jaxmed.evaluate.plots import calibration_plot, confusion_plot, gate_by_class
 from jaxmed.evaluate.roc import roc_plot
 from jaxmed.evaluate.style import to_png
-from jaxmed.evaluate.wording import interval, mean_confusion, networks, number
+from jaxmed.evaluate.wording import count, interval, mean_confusion, networks, number
 from jaxmed.evaluate.workdir import Workdir
 
 
@@ -27,7 +27,6 @@ class Panel:
     caption: str
     alt: str
     png: bytes
-    wide: bool = True
 
     @property
     def uri(self) -> str:
@@ -40,10 +39,10 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def _panel(workdir: Workdir, figure: Figure, name: str, title: str, caption: str, alt: str, wide: bool = True) -> Panel:
+def _panel(workdir: Workdir, figure: Figure, name: str, title: str, caption: str, alt: str) -> Panel:
     folder = workdir.path / "figures"
     folder.mkdir(exist_ok=True)
-    return Panel(name, title, caption, alt, to_png(figure, folder / f"{name}.png"), wide)
+    return Panel(name, title, caption, alt, to_png(figure, folder / f"{name}.png"))
 
 
 def result_panels(workdir: Workdir, estimates: dict[str, Estimate]) -> list[Panel]:
@@ -90,7 +89,7 @@ def roc_panel(workdir: Workdir, area: Estimate) -> Panel:
                     "0.5 that the counts of this report use. ")
     caption += ("Look for a curve close to the upper left corner: many lesions found at few false alarms. "
                 "The dotted diagonal is guessing.")
-    return _panel(workdir, roc_plot(workdir.parts, text), "roc", "ROC curve", caption, f"ROC curve, {text}.", False)
+    return _panel(workdir, roc_plot(workdir.parts, text), "roc", "ROC curve", caption, f"ROC curve, {text}.")
 
 
 def confusion_panel(workdir: Workdir) -> Panel:
@@ -103,25 +102,28 @@ def confusion_panel(workdir: Workdir) -> Panel:
         caption += "they show which classes are confused."
     if len(np.unique(workdir.headline.repeat)) > 1:
         caption += " Counts are means over repeats."
-    cells = [f"{matrix[i, j]:g} {t} called {p}" for i, t in enumerate(classes) for j, p in enumerate(classes)]
+    cells = [f"{count(matrix[i, j])} {t} called {p}" for i, t in enumerate(classes) for j, p in enumerate(classes)]
     figure = confusion_plot(matrix, classes)
     alt = f"Confusion matrix: {', '.join(cells)}."
-    return _panel(workdir, figure, "confusion", "Right and wrong decisions", caption, alt, False)
+    return _panel(workdir, figure, "confusion", "Right and wrong decisions", caption, alt)
 
 
 def calibration_panel(workdir: Workdir) -> Panel:
     table = workdir.headline
     curve = reliability(table.target, table.probabilities)
     caption = ("Cases sorted into ten bins by the probability the network gave; dots show how often it came true, bars "
-               "are 95 % intervals, and the columns below count the cases of each bin. Look for dots on the dotted "
-               "diagonal: then a probability can be taken at its word. Dots below it mean probabilities that are too "
-               "high. Bins with few cases say little.")
-    if len(workdir.parts) > 1:
-        caption += f" Cases of all {networks(workdir)} together."
+               "are 95 % intervals (none where all cases of a bin agree), and the columns below count the cases "
+               "of each bin. Look for dots on the dotted diagonal: then a probability can be taken at its word. Dots "
+               "below it mean probabilities that are too high. Bins with few cases say little.")
+    label = f"this network (ECE {curve.ece:.3f})"
+    if several := networks(workdir):
+        caption += f" All {several} are shown together; the table's calibration error is a mean over networks."
+        label = f"{len(workdir.parts)} networks together"
     bins = [f"{p:.2f} said, {o:.2f} observed ({n} cases)"
             for p, o, n in zip(curve.predicted, curve.observed, curve.count, strict=True) if n]
-    alt = f"Calibration curve, expected calibration error {curve.ece:.3f}: {'; '.join(bins)}."
-    return _panel(workdir, calibration_plot(table), "calibration", "Can the probabilities be trusted?", caption, alt, False)
+    alt = f"Calibration curve, {label}: {'; '.join(bins)}."
+    figure = calibration_plot(table, label)
+    return _panel(workdir, figure, "calibration", "Can the probabilities be trusted?", caption, alt)
 
 
 def learning_panel(workdir: Workdir) -> Panel:
@@ -142,10 +144,10 @@ def learning_panel(workdir: Workdir) -> Panel:
 
 def gate_epochs_panel(workdir: Workdir) -> Panel:
     names = gate_names(workdir.history)
-    caption = ("Mean weight the gate gives each expert after each epoch (paper, Fig. 4); solid on training, dashed on "
-               f"validation cases; dotted, horizontal: equal shares of 1/{len(names)}. Look for weights that settle, and "
-               "for training and validation that agree. A low weight does not make an expert useless: see the "
-               "ablations.")
+    caption = ("Mean weight the gate gives each expert after each epoch (as in Fig. 4 of the CSA-MoE-Net paper); solid "
+               f"on training, dashed on validation cases; dotted, horizontal: equal shares of 1/{len(names)}. Look for "
+               "weights that settle, and for training and validation that agree. A low weight does not make an expert "
+               "useless: only training without it can tell.")
     last = [f"{name} {series(workdir.history, f'train/gate_{name}')[1][:, -1].mean():.2f}"
             for name in names if len(series(workdir.history, f"train/gate_{name}")[0])]
     alt = f"Gate weights over epochs; training weights at the end: {', '.join(last)}."
@@ -168,7 +170,7 @@ def gate_class_panel(workdir: Workdir, names: list[str]) -> Panel:
 def tsne_panel(workdir: Workdir, table, features: np.ndarray) -> Panel:
     wrong = int((predicted_class(table.probabilities) != table.target).sum())
     caption = (f"The feature that feeds the classifier, for {len(table)} cases, flattened to two dimensions by t-SNE "
-               f"(perplexity {perplexity_for(len(table)):.0f}; paper, Fig. 7). Colour and shape are the truth, rings mark "
+               f"(perplexity {perplexity_for(len(table)):.0f}). Colour and shape are the truth, rings mark "
                "errors. Look for classes in separate clouds, and for rings: inside the wrong cloud the network was "
                "misled, between clouds it was unsure. Distances between clouds, and their sizes, mean nothing.")
     counts = ", ".join(f"{(table.target == k).sum()} {name}" for k, name in enumerate(table.classes))

@@ -14,8 +14,7 @@ from jaxmed.evaluate.style import BLUE, INK, MUTED, class_colors, new_figure, st
 @styled
 def confusion_plot(matrix: np.ndarray, classes: tuple[str, ...]) -> Figure:
     """Counts and row percentages; rows are the truth, so a row adds up to 100 %."""
-    size = 3.2 + 0.9 * len(classes)
-    figure = new_figure(size + 0.4, size)
+    figure = new_figure(5.0, 5.0)
     ax = figure.subplots()
     total = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, total, out=np.zeros(matrix.shape), where=total > 0)
@@ -23,7 +22,7 @@ def confusion_plot(matrix: np.ndarray, classes: tuple[str, ...]) -> Figure:
     for (row, column), value in np.ndenumerate(matrix):
         color = "white" if share[row, column] > 0.6 else INK
         text = {"ha": "center", "color": color}
-        ax.text(column, row - 0.03, f"{value:g}", fontsize=19, fontweight="bold", va="bottom", **text)
+        ax.text(column, row - 0.03, f"{round(float(value), 1):g}", fontsize=19, fontweight="bold", va="bottom", **text)
         ax.text(column, row + 0.07, f"{share[row, column]:.1%}".replace("%", " %"), fontsize=11, va="top", **text)
     ticks = range(len(classes))
     ax.set_xticks(ticks, classes)
@@ -36,21 +35,22 @@ def confusion_plot(matrix: np.ndarray, classes: tuple[str, ...]) -> Figure:
 
 
 @styled
-def calibration_plot(table: Predictions, bins: int = 10) -> Figure:
+def calibration_plot(table: Predictions, label: str, bins: int = 10) -> Figure:
     """Observed against predicted probability with 95 % bars (cluster bootstrap), and how many cases each bin holds."""
     curve = reliability(table.target, table.probabilities, bins)
     low, high = _observed_interval(table, bins)
-    figure = new_figure(5.6, 6.6)
+    figure = new_figure(5.0, 5.9)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="perfect calibration")
     full = curve.count > 0
     error = np.stack([curve.observed - low, high - curve.observed])[:, full]
     top.errorbar(curve.predicted[full], curve.observed[full], yerr=np.maximum(error, 0), color=BLUE, marker="o",
-                 markersize=6, linewidth=1.6, elinewidth=1.2, capsize=3, label=f"this network (ECE {curve.ece:.3f})")
+                 markersize=6, linewidth=1.6, elinewidth=1.2, capsize=3, label=label)
     binary = len(table.classes) == 2
     said = f"predicted probability of {table.classes[-1]}" if binary else "probability of the chosen class"
     unit_axes(top, "", f"share that was {table.classes[-1]}" if binary else "share that was right")
-    top.legend(loc="upper left")
+    top.set_aspect("auto")  # so that both panels share their left and right ends
+    top.legend(loc="lower right", frameon=True, framealpha=0.85, edgecolor="none")
     bottom.bar(curve.edges[:-1], curve.count, width=1 / bins * 0.94, align="edge", color=BLUE, alpha=0.55)
     for edge, count in zip(curve.edges, curve.count, strict=False):
         if count:
@@ -80,14 +80,15 @@ def _observed_interval(table: Predictions, bins: int) -> tuple[np.ndarray, np.nd
 @styled
 def gate_by_class(table: Predictions, names: list[str]) -> Figure:
     """Gate weight of every case, one panel per expert, one box (quartiles, whiskers 5 to 95 %) per class."""
-    figure = new_figure(2.2 + 2.6 * len(names), 4.2)
+    figure = new_figure(9.6, 4.0)
     axes = np.atleast_1d(figure.subplots(1, len(names), sharey=True))
     for position, (name, ax) in enumerate(zip(names, axes, strict=True)):
         _boxes(ax, table, table.extras[f"gate_{name}"])
         ax.set_title(f"expert: {name}", color=INK)
         ax.axhline(1 / len(names), color=MUTED, linewidth=1, linestyle=(0, (1, 3)), zorder=1)
         ax.spines["bottom"].set(color=expert_color(name, position), linewidth=4)
-    axes[0].set(ylabel="gate weight", ylim=(0, min(1.0, 1.1 * max(np.nanmax(table.extras[f"gate_{n}"]) for n in names))))
+    highest = max(np.nanmax(table.extras[f"gate_{name}"]) for name in names)
+    axes[0].set(ylabel="gate weight", ylim=(0, min(1.0, 1.1 * highest)))
     return figure
 
 

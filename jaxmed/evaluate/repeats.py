@@ -4,14 +4,14 @@ import math
 
 import numpy as np
 
-from jaxmed.evaluate.intervals import Estimate, percentile_interval
+from jaxmed.evaluate.intervals import NO_ECE, NOT_LINKED, Estimate, percentile_interval
 from jaxmed.evaluate.metrics import METRICS, metric_values
 from jaxmed.evaluate.resample import RESAMPLES, SEED, draw_clusters, resampled_metrics
 from jaxmed.evaluate.table import Predictions, concatenate
 
 
 def summarise_repeats(
-    tables: list[Predictions], resamples: int = RESAMPLES, seed: int = SEED
+    tables: list[Predictions], resamples: int = RESAMPLES, seed: int = SEED, linked: bool = True
 ) -> dict[str, Estimate]:
     """Mean, SD and interval of every metric over several trained networks.
 
@@ -22,6 +22,7 @@ def summarise_repeats(
 
     Args:
         tables: one per trained network (`Predictions.parts()`), known targets only, each of one repeat and fold.
+        linked: False where copies of a picture were not looked for; the method then says so.
     """
     together = concatenate(tables)
     clusters = together.clusters()
@@ -34,7 +35,7 @@ def summarise_repeats(
     ]
     values = [metric_values(table.target, table.probabilities) for table in tables]
     repeat = np.array([table.repeat[0] for table in tables])
-    method = _describe(tables, draws.shape[1], resamples)
+    method = _describe(tables, draws.shape[1], resamples) + ("" if linked else f"; {NOT_LINKED}")
     return {name: _summary(name, values, sampled, repeat, method) for name in METRICS}
 
 
@@ -49,7 +50,7 @@ def _summary(name: str, values: list[dict], sampled: list[dict], repeat: np.ndar
     if high - low < 1e-12:
         low, high, method = math.nan, math.nan, "no interval: every resample gives this value"
     elif math.isnan(low):
-        method = "no interval"
+        method = NO_ECE if name == "ece" else "no interval: not defined"
     return Estimate(float(runs.mean()), low, high, method, sd, tuple(spread.tolist()))
 
 

@@ -10,11 +10,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from jaxmed.evaluate import panels
 from jaxmed.evaluate.intervals import Estimate
-from jaxmed.evaluate.methods import PUBLISHED, explain, methods, published_rows
+from jaxmed.evaluate.methods import explain, methods, published_table
 from jaxmed.evaluate.metrics import LABELS, LOWER_IS_BETTER
 from jaxmed.evaluate.style import to_png
 from jaxmed.evaluate.summary import estimate
-from jaxmed.evaluate.wording import interval, number, summary, title, uses_masks, warnings
+from jaxmed.evaluate.wording import interval, networks, number, summary, title, uses_masks, warnings
 from jaxmed.evaluate.workdir import Workdir, read_workdir
 from jaxmed.evaluate.wrong import WrongCase, wrong_cases, wrong_strip
 
@@ -34,6 +34,7 @@ def write_report(workdir: str | Path) -> Path:
     run = read_workdir(workdir)
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
+    environment.filters["text"] = lambda text: str(text).replace(" %", "\N{NO-BREAK SPACE}%")
     page = environment.get_template("report.html.j2").render(**page_content(run))
     path = run.path / "report.html"
     temporary = path.with_name("report.html.tmp")
@@ -44,7 +45,7 @@ def write_report(workdir: str | Path) -> Path:
 
 def page_content(run: Workdir) -> dict:
     """Everything the template shows."""
-    estimates = estimate(run.headline)
+    estimates = estimate(run.headline, not run.leaky)
     cases = wrong_cases(run.path, run.headline)
     if any(case.picture for case in cases):
         to_png(wrong_strip(cases), run.path / "figures" / "most_wrong.png")
@@ -56,14 +57,15 @@ def page_content(run: Workdir) -> dict:
         "warnings": warnings(run),
         "cards": [row for name in CARDS for row in rows if row["name"] == name],
         "rows": rows,
+        "scale_start": scale_start(estimates),
         "method_notes": notes,
         "has_sd": len(run.parts) > 1,
-        "published": published_rows(run, estimates),
-        "published_names": list(PUBLISHED),
+        "published": published_table(run, estimates),
         "result_panels": panels.result_panels(run, estimates),
         "training_panels": panels.training_panels(run),
         "gate_panels": panels.gate_panels(run),
         "feature_panels": panels.feature_panels(run),
+        "wrong_averaged": len(run.headline) > len(run.headline.average_repeats()),
         "wrong": [wrong_entry(case) for case in cases],
         "split_table": split_table(run),
         "data_notes": data_notes(run),
@@ -81,10 +83,17 @@ def subtitle(run: Workdir) -> str:
     return " · ".join(str(part) for part in parts if part)
 
 
+def scale_start(estimates: dict[str, Estimate]) -> int:
+    """Where the bars begin, in per cent: at 50 if nothing lies below, so that good values can be told apart."""
+    shown = [estimates[name] for name in LABELS if name not in LOWER_IS_BETTER]
+    ends = [end for value in shown for end in (value.value, value.low) if not math.isnan(end)]
+    return 50 if min(ends, default=0) >= 0.5 else 0
+
+
 def metric_rows(estimates: dict[str, Estimate], classes: tuple[str, ...]) -> tuple[list[dict], list[str]]:
     """Rows of the metrics table, and the methods they refer to by number (from 1)."""
     notes = list(dict.fromkeys(estimates[name].method for name in LABELS))
-    rows = []
+    start, rows = scale_start(estimates), []
     for name, label in LABELS.items():
         value = estimates[name]
         bar = name not in LOWER_IS_BETTER and not math.isnan(value.value)
@@ -92,11 +101,16 @@ def metric_rows(estimates: dict[str, Estimate], classes: tuple[str, ...]) -> tup
             "name": name, "label": label, "explain": explain(name, classes), "value": number(name, value.value),
             "sd": number(name, value.sd) if value.sd is not None else "", "interval": interval(name, value),
             "note": notes.index(value.method) + 1,
-            "at": 100 * value.value if bar else None,
-            "low": 100 * value.low if bar and not math.isnan(value.low) else None,
-            "high": 100 * value.high if bar and not math.isnan(value.low) else None,
+            "at": _on_bar(value.value, start) if bar else None,
+            "low": _on_bar(value.low, start) if bar else None,
+            "high": _on_bar(value.high, start) if bar else None,
         })
     return rows, notes
+
+
+def _on_bar(value: float, start: int) -> float | None:
+    """Position in per cent of a bar that runs from `start` per cent to 100 per cent."""
+    return None if math.isnan(value) else (100 * value - start) / (100 - start) * 100
 
 
 def wrong_entry(case: WrongCase) -> dict:
@@ -129,7 +143,8 @@ def split_table(run: Workdir) -> dict:
 
 def data_notes(run: Workdir) -> list[str]:
     """What the data source and the split have to say, then whose masks were used."""
-    notes = [*run.data.get("notes", ()), *run.data.get("split_notes", ())]
+    notes = [f"The table shows the split of the first of {networks(run)}."] if networks(run) and run.cases else []
+    notes += [*run.data.get("notes", ()), *run.data.get("split_notes", ())]
     if run.data.get("mask_origin"):
         notes.append(f"Lesion masks: {run.data['mask_origin']}" + ("" if uses_masks(run) else " (not used)"))
     return [str(note) for note in notes]
@@ -138,16 +153,20 @@ def data_notes(run: Workdir) -> list[str]:
 def facts(run: Workdir) -> list[tuple[str, str]]:
     """The reproducibility table: only what run.json knows."""
     info = run.run
-    versions = info.get("versions")
     entries = {
         "Command": info.get("command"), "Model": info.get("model"), "Parameters": _params(info.get("params")),
-        "Paper": info.get("paper"), "Preset": info.get("preset"), "Seed": info.get("seed", run.config.get("seed")),
+        "Paper": info.get("paper"), "Preset": info.get("preset"), "Seed": _named(info.get("seeds", info.get("seed"))),
         "Device": info.get("device"), "Training time": _duration(info.get("seconds")),
-        "Epoch kept": info.get("best_epoch"), "Git revision": info.get("git"),
-        "Versions": ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else versions,
+        "Epoch kept": info.get("best_epoch") if len(run.parts) == 1 else None, "Git revision": info.get("git"),
+        "Versions": _named(info.get("versions")),
         "Workdir": run.path.resolve().name,
     }
     return [(name, str(value)) for name, value in entries.items() if value not in (None, "")]
+
+
+def _named(value: object) -> object:
+    """{"init": 42, "order": 42} as "init 42, order 42"; other values as they are."""
+    return ", ".join(f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else value
 
 
 def _params(value: object) -> str:

@@ -59,7 +59,7 @@ def roc_plot(parts: list[Predictions], area: str) -> Figure:
         parts: one table per trained network, every class present in each.
         area: the text of the legend, e.g. "AUC 0.95 (0.91 to 0.98)".
     """
-    figure = new_figure(5.6, 5.6)
+    figure = new_figure(5.0, 5.0)
     ax = figure.subplots()
     ax.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="chance")
     if len(parts[0].classes) > 2:
@@ -86,10 +86,11 @@ def _one_network(ax: Axes, table: Predictions, area: str) -> None:
 def _mean_curve(ax: Axes, tables: list[Predictions], k: int, color: str, label: str) -> None:
     ones = [np.ones((1, len(table)), int) for table in tables]
     curves = [roc_on_grid(t.target == k, t.probabilities[:, k], one)[0] for t, one in zip(tables, ones, strict=True)]
+    curves, rate = np.pad(curves, ((0, 0), (1, 0))), np.append(0, GRID)  # every curve starts in the corner
     if len(curves) > 1:
         for curve in curves:
-            ax.plot(GRID, curve, color=color, alpha=0.25, linewidth=0.8)
-    ax.plot(GRID, np.mean(curves, axis=0), color=color, label=label)
+            ax.plot(rate, curve, color=color, alpha=0.25, linewidth=0.8)
+    ax.plot(rate, np.mean(curves, axis=0), color=color, label=label)
 
 
 def _many_networks(ax: Axes, parts: list[Predictions], area: str) -> None:

@@ -7,25 +7,27 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxmed.evaluate.intervals import Estimate, metric_intervals
+from jaxmed.evaluate.intervals import NOT_LINKED, Estimate, metric_intervals
 from jaxmed.evaluate.metrics import LABELS
 from jaxmed.evaluate.predictions import Predictions
 from jaxmed.evaluate.repeats import summarise_repeats
-from jaxmed.evaluate.table import read_predictions
-from jaxmed.evaluate.workdir import headline_split
+from jaxmed.evaluate.workdir import read_workdir
 
 COUNTS = ("cases", "groups", "networks")
 NOT_DEFINED = "not defined"
 
 
-def estimate(table: Predictions) -> dict[str, Estimate]:
-    """Every metric of a split's rows: of one trained network, or summarised over several."""
+def estimate(table: Predictions, linked: bool = True) -> dict[str, Estimate]:
+    """Every metric of a split's rows: of one trained network, or summarised over several.
+
+    linked: whether copies of a picture share a group; False in a leaky split.
+    """
     parts = table.parts()
-    return summarise_repeats(parts) if len(parts) > 1 else metric_intervals(table)
+    return summarise_repeats(parts, linked=linked) if len(parts) > 1 else metric_intervals(table, linked=linked)
 
 
 def write_metrics(workdir: str | Path) -> dict:
-    """Computes all metrics from predictions.csv and writes metrics.json.
+    """Computes all metrics from predictions.csv (and the kind of split from run.json) and writes metrics.json.
 
     Returns:
         {split: {metric: {"value", "low", "high", "method"}}} for every split with known targets, the headline split
@@ -33,24 +35,25 @@ def write_metrics(workdir: str | Path) -> dict:
         patients or duplicate groups) and "networks" are entries of the same form.
     """
     workdir = Path(workdir)
-    table = read_predictions(workdir / "predictions.csv").known()
-    first = headline_split(table)
+    run = read_workdir(workdir)
+    table, first = run.table.known(), run.split
     splits = sorted(set(table.split.tolist()), key=lambda name: name != first)
-    metrics = {split: _split_metrics(table.select(split=split)) for split in splits}
+    metrics = {split: _split_metrics(table.select(split=split), not run.leaky) for split in splits}
     temporary = workdir / "metrics.json.tmp"
     temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(temporary, workdir / "metrics.json")
     return metrics
 
 
-def _split_metrics(table: Predictions) -> dict[str, dict]:
+def _split_metrics(table: Predictions, linked: bool) -> dict[str, dict]:
     counts = {
         "cases": len(np.unique(table.case_id)),
         "groups": len(np.unique(table.clusters())),
         "networks": len(table.parts()),
     }
     entries = {name: {"value": value, "low": None, "high": None, "method": "count"} for name, value in counts.items()}
-    return entries | {name: _entry(value) for name, value in estimate(table).items()}
+    entries["groups"]["method"] = "count" if linked else NOT_LINKED
+    return entries | {name: _entry(value) for name, value in estimate(table, linked).items()}
 
 
 def _entry(value: Estimate) -> dict:
@@ -73,7 +76,10 @@ def format_table(metrics: dict) -> str:
 def _format_split(split: str, entries: dict[str, dict]) -> str:
     cases, groups, networks = (entries[name]["value"] for name in COUNTS)
     title = f"{split or 'all cases'}: {cases} cases"
-    title += f" in {groups} independent groups" if groups != cases else ", all independent"
+    if entries["groups"]["method"] == NOT_LINKED:
+        title += " (leaky split: copies are not linked)"
+    else:
+        title += f" in {groups} independent groups" if groups != cases else ", all independent"
     title += f", {networks} trained networks" if networks > 1 else ""
     title += " (used to choose the epoch: optimistic)" if split == "val" else ""
     methods = list(dict.fromkeys(entries[name]["method"] for name in LABELS))

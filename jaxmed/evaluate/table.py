@@ -138,6 +138,6 @@ def _check_unique(path: Path, table: Predictions) -> None:
         if not key[0]:
             raise UserError(f"{path}, line {line}: case_id is empty")
         if key in seen:
-            raise UserError(f"{path}, line {line}: case {key[0]} was already on line {seen[key]} in the same split, fold "
-                            "and repeat; each case counts once")
+            raise UserError(f"{path}, line {line}: case {key[0]} was already on line {seen[key]} in the same split, "
+                            "fold and repeat; each case counts once")
         seen[key] = line

@@ -1,6 +1,7 @@
 """Numbers as a clinician reads them: formats, the summary paragraph, the warnings."""
 
 import math
+import re
 
 import numpy as np
 
@@ -37,9 +38,14 @@ def with_interval(name: str, estimate: Estimate) -> str:
     return number(name, estimate.value) + (f" ({'; '.join(parts)})" if parts else "")
 
 
-def plural(count: float, word: str) -> str:
-    """ "1 case", "2 cases", "2.5 cases" """
-    return f"{count:g} {word}" + ("" if count == 1 else "s")
+def count(value: float) -> str:
+    """A number of cases, with one decimal where it is a mean."""
+    return f"{round(float(value), 1):g}"
+
+
+def plural(amount: int, word: str) -> str:
+    """ "1 case", "2 cases" """
+    return f"{amount} {word}" + ("" if amount == 1 else "s")
 
 
 def title(workdir: Workdir) -> str:
@@ -50,19 +56,23 @@ def title(workdir: Workdir) -> str:
 def mean_confusion(workdir: Workdir) -> np.ndarray:
     """Confusion counts of one pass over the cases: summed over folds, averaged over repeats."""
     total = sum(confusion_matrix(part.target, part.probabilities) for part in workdir.parts)
-    return np.round(total / len(np.unique(workdir.headline.repeat)), 1)
+    return total / len(np.unique(workdir.headline.repeat))
 
 
-def cases_and_groups(workdir: Workdir) -> str:
-    """ "98 cases from 90 patients, in 85 independent groups" """
+def cases(workdir: Workdir) -> str:
+    """ "98 cases of 90 patients" """
     table = workdir.headline
-    cases, groups = len(np.unique(table.case_id)), len(np.unique(table.clusters()))
-    text = plural(cases, "case")
-    if all(table.patient_id):
-        text += f" from {plural(len(np.unique(table.patient_id)), 'patient')}"
-    if groups != cases:
-        text += f" in {plural(groups, 'independent group')} (same patient, or pictures nearly the same)"
-    return text
+    text = plural(len(np.unique(table.case_id)), "case")
+    return text + (f" of {plural(len(np.unique(table.patient_id)), 'patient')}" if all(table.patient_id) else "")
+
+
+def groups(workdir: Workdir) -> str:
+    """ "85 independent groups (...)", or "" where every case is one."""
+    table = workdir.headline
+    amount = len(np.unique(table.clusters()))
+    if amount == len(np.unique(table.case_id)):
+        return ""
+    return f"{plural(amount, 'independent group')} (one patient, or pictures nearly the same)"
 
 
 def networks(workdir: Workdir) -> str:
@@ -76,10 +86,11 @@ def networks(workdir: Workdir) -> str:
 
 def summary(workdir: Workdir, estimates: dict[str, Estimate]) -> str:
     """The report's first paragraph: what was tested, what was found and missed, and how sure that is."""
-    where = {"test": "that were kept aside for testing", "val": "of the validation split"}.get(workdir.split, "")
-    start = f"The network read {cases_and_groups(workdir)}{',' if where else ''} {where}".rstrip() + "."
-    if several := networks(workdir):
-        start = f"Averages over {several}. " + start
+    where = {"test": " that were kept aside for testing", "val": " of the validation split"}.get(workdir.split, "")
+    several = networks(workdir)
+    start = f"{several or 'The network'} read {cases(workdir)}{where}"
+    start += f"; they form {groups(workdir)}." if groups(workdir) else "."
+    start += " All numbers are averages." if several else ""
     found = _found_binary(workdir, estimates) if len(workdir.table.classes) == 2 else _found_classes(workdir, estimates)
     return f"{start} {found} The AUC is {with_interval('auc', estimates['auc'])}."
 
@@ -89,18 +100,19 @@ def _found_binary(workdir: Workdir, estimates: dict[str, Estimate]) -> str:
     negative, positive = workdir.table.classes
     sensitivity, specificity = (with_interval(name, estimates[name]) for name in ("recall", "specificity"))
     return (
-        f"Of {missed + found:g} {positive} cases it found {found:g} and missed {missed:g}: sensitivity {sensitivity}. "
-        f"Of {right + alarms:g} {negative} cases it raised a false alarm in {alarms:g}: specificity {specificity}."
+        f"Of {count(missed + found)} {positive} cases, {count(found)} were found and {count(missed)} missed: "
+        f"sensitivity {sensitivity}. "
+        f"Of {count(right + alarms)} {negative} cases, {count(alarms)} gave a false alarm: specificity {specificity}."
     )
 
 
 def _found_classes(workdir: Workdir, estimates: dict[str, Estimate]) -> str:
     matrix = mean_confusion(workdir)
     classes = [
-        f"{matrix[k, k]:g} of {matrix[k].sum():g} {name}" for k, name in enumerate(workdir.table.classes)
+        f"{count(matrix[k, k])} of {count(matrix[k].sum())} {name}" for k, name in enumerate(workdir.table.classes)
     ]
     return (
-        f"It named the right class in {np.trace(matrix):g} of {matrix.sum():g} cases: accuracy "
+        f"The class was right in {count(np.trace(matrix))} of {count(matrix.sum())} cases: accuracy "
         f"{with_interval('accuracy', estimates['accuracy'])}; by class {', '.join(classes)}."
     )
 
@@ -108,9 +120,10 @@ def _found_classes(workdir: Workdir, estimates: dict[str, Estimate]) -> str:
 def warnings(workdir: Workdir) -> list[str]:
     """What a reader must know before believing the numbers."""
     data, found = workdir.data, []
-    if str(data.get("split_kind", "")).startswith("leaky"):
-        found.append("Leaky split, for comparison only: pictures of one lesion or patient may be in training and test "
-                     "alike, which makes the result look better than it is. The grouped split is the one to quote.")
+    if workdir.leaky:
+        found.append("Leaky split, for comparison only: pictures of one lesion may be in training and test alike, so "
+                     "the result looks better than it is; and every picture counts as an independent case, so the "
+                     "intervals are too narrow. The grouped split is the one to quote.")
     if workdir.split != "test":
         found.append(f"These are not held-out test cases but the split '{workdir.split or 'without a name'}'.")
     found += _mask_warning(workdir)
@@ -119,7 +132,8 @@ def warnings(workdir: Workdir) -> list[str]:
                      "they say nothing about patients.")
     preset = str(workdir.run.get("preset") or "")
     if "reduced" in preset.lower():
-        found.append(f"Reduced preset, smaller or shorter than the paper's recipe: {preset}")
+        found.append("Reduced preset, smaller or shorter than the full recipe: "
+                     + re.sub(r"^reduced( preset)?[ :,;]*", "", preset, flags=re.IGNORECASE))
     found += [str(text) for text in (*data.get("warnings", ()), *workdir.run.get("warnings", ()))]
     return list(dict.fromkeys(found))
 

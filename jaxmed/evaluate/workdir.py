@@ -20,7 +20,8 @@ class Workdir:
     Attributes:
         table: all rows of predictions.csv.
         run, config: run.json and config.json; empty where missing.
-        history: metrics.jsonl, the last line of each epoch (a resumed run repeats some), in order.
+        history: metrics.jsonl, the last line of each epoch (a resumed run repeats some), in order; in a cv workdir the
+            lines of repeat_*/metrics.jsonl or fold_*/metrics.jsonl, with "repeat" or "fold" added.
         cases: rows of splits.csv.
         features: {"case_id": [n], "features": [n, d]} of features.npz; empty where missing.
     """
@@ -54,6 +55,11 @@ class Workdir:
         return self.headline.parts()
 
     @property
+    def leaky(self) -> bool:
+        """An image-level split: copies were not looked for, so that nobody knows which cases are independent."""
+        return str(self.data.get("split_kind") or "").startswith("leaky")
+
+    @property
     def positive(self) -> str:
         """The class whose detection sensitivity is about."""
         return self.table.classes[-1]
@@ -80,7 +86,7 @@ def read_workdir(path: str | Path) -> Workdir:
         table=read_predictions(path / "predictions.csv"),
         run=_read_json(path / "run.json"),
         config=_read_json(path / "config.json"),
-        history=read_history(path / "metrics.jsonl"),
+        history=_histories(path),
         cases=_read_csv(path / "splits.csv"),
         features=_read_features(features_path) if features_path.exists() else {},
     )
@@ -116,6 +122,16 @@ def _read_features(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: case_id {features['case_id'].shape} and features {features['features'].shape} "
                         "do not fit: needs [n] and [n, d]")
     return features
+
+
+def _histories(path: Path) -> list[dict]:
+    if (path / "metrics.jsonl").exists():
+        return read_history(path / "metrics.jsonl")
+    rows = []
+    for kind in ("repeat", "fold"):
+        for file in sorted(path.glob(f"{kind}_*/metrics.jsonl")):
+            rows += [{**row, kind: file.parent.name} for row in read_history(file)]
+    return rows
 
 
 def read_history(path: Path) -> list[dict]:

@@ -59,11 +59,11 @@ def most_wrong(table: Predictions, count: int = 10) -> list[WrongCase]:
 
 
 def outlined(image: UInt8[np.ndarray, "h w"], mask: np.ndarray | None = None) -> UInt8[np.ndarray, "h w 3"]:
-    """The gray image in colour, with the mask's inner border drawn in yellow."""
+    """The gray image in colour, with the mask's inner border drawn in yellow, wide enough to see it in a thumbnail."""
     picture = np.repeat(image[..., None], 3, axis=-1)
     if mask is not None:
         inside = mask > 0
-        picture[inside & ~binary_erosion(inside)] = YELLOW
+        picture[inside & ~binary_erosion(inside, iterations=max(1, round(max(image.shape) / 150)))] = YELLOW
     return picture
 
 
@@ -115,7 +115,17 @@ def wrong_strip(cases: list[WrongCase]) -> Figure:
     for ax in axes:
         ax.axis("off")
     for ax, case in zip(axes, shown, strict=False):
-        ax.imshow(imread(case.picture))
-        text = f"{case.case_id}\ntruth {case.truth}\np = {case.probability:.3f}"
+        ax.imshow(_square(imread(case.picture)))
+        text = f"{case.case_id}\ntruth: {case.truth}\np({case.truth}) = {case.probability:.3f}"
         ax.set_title(text, fontsize=9, fontweight="normal", color=RED if case.wrong else "black")
     return figure
+
+
+def _square(picture: np.ndarray) -> np.ndarray:
+    """The picture in the middle of a black square, so that the strip's captions line up."""
+    height, width = picture.shape[:2]
+    side = max(height, width)
+    square = np.zeros((side, side, 3), picture.dtype)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = picture[..., :3]
+    return square

@@ -20,12 +20,24 @@ def conv2d(
     x: Float[Array, "b h w i"], kernel: Float[Array, "kh kw _ o"],
     stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1,
 ) -> Float[Array, "b h2 w2 o"]:
-    """Cross-correlation; `padding` zeros on both sides of each axis, as torch counts them."""
+    """Cross-correlation; `padding` zeros on both sides of each axis, as torch counts them.
+
+    A 1x1 kernel is a matrix product. On GPU and TPU that is what XLA makes of it anyway; on CPU the gradients of its
+    convolution are slow: without the product a step of MobileNetV2 (batch 16, 224 pixels, 2 cores) takes 1.5 times as long.
+    """
+    if kernel.shape[:2] == (1, 1) and groups == 1 and pair(padding) == (0, 0):
+        return pointwise(x, kernel[0, 0], pair(stride))
     (top, left) = pair(padding)
     return jax.lax.conv_general_dilated(
         x, kernel, pair(stride), ((top, top), (left, left)), rhs_dilation=pair(dilation),
         dimension_numbers=DIMENSIONS, feature_group_count=groups,
     )
+
+
+def pointwise(x: Float[Array, "b h w i"], matrix: Float[Array, "i o"], stride: tuple[int, int]) -> Float[Array, "b h2 w2 o"]:
+    """Every `stride`-th pixel times a matrix."""
+    x = x[:, :: stride[0], :: stride[1]]
+    return jnp.matmul(x.reshape(-1, x.shape[-1]), matrix).reshape(*x.shape[:-1], -1)
 
 
 class Conv(nnx.Module):

@@ -16,19 +16,21 @@ WEIGHTS, FACTS = "weights.safetensors", "weights.json"
 
 
 def write_folder(folder: str | Path, leaves: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> Path:
-    """Writes `leaves` (our dotted paths) and `facts` (name, licence, preprocessing, ...) so that a reader sees all or nothing."""
-    from safetensors.numpy import save_file
+    """Writes `leaves` (our dotted paths) and `facts` (name, licence, preprocessing, ...); a reader sees all or nothing."""
+    from safetensors.numpy import save
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FACTS).unlink(missing_ok=True)  # the facts come last: a folder without them is unfinished
-    part = folder / (WEIGHTS + ".part")
-    save_file({path: np.ascontiguousarray(leaf) for path, leaf in leaves.items()}, part)
-    os.replace(part, folder / WEIGHTS)
-    part = folder / (FACTS + ".part")
-    part.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, folder / FACTS)
+    _replace(folder / WEIGHTS, save({path: np.ascontiguousarray(leaf) for path, leaf in leaves.items()}))
+    _replace(folder / FACTS, (json.dumps(facts, indent=2) + "\n").encode())
     return folder
+
+
+def _replace(path: Path, content: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    os.replace(part, path)
 
 
 def read_folder(folder: str | Path) -> dict[str, np.ndarray]:
@@ -77,10 +79,10 @@ def locate(path_or_name: str | Path) -> Path:
 
 
 def preprocessing(path_or_name: str | Path = "") -> dict[str, Any]:
-    """How images were prepared for pretrained weights: {"mean": 3 floats, "std": 3 floats, "size": pixels, "interpolation": str}.
+    """How images were prepared for pretrained weights: {"mean": 3 floats, "std": 3 floats, "size": pixels, "interpolation"}.
 
-    From the converted folder, else from the manifest by name or by the name of the checkpoint file; ImageNet's mean and std, 224
-    and bilinear for "" and for files nobody knows. Images are in [0, 1] before (x - mean) / std.
+    From the converted folder, else from the manifest by name or by the name of the checkpoint file; ImageNet's mean and std,
+    224 and bilinear for "" and for files nobody knows. Images are in [0, 1] before (x - mean) / std.
     Raises UserError for a name or path that does not exist.
     """
     if not str(path_or_name):

@@ -6,15 +6,14 @@ resulting table, so one set of rules serves both directions and a round trip is 
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 from jaxmed.errors import UserError
 from jaxmed.weights.layouts import AS_IS, Layout, default_layout
 
 Rule = tuple[str, str | Callable[[re.Match], str]]
 
-TORCH_LEAVES = MappingProxyType({"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"})
+TORCH_LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 BATCH_COUNTER = r"(.*\.)?num_batches_tracked"  # torch counts batches for a momentum of None, which nothing here uses
 
 
@@ -31,7 +30,7 @@ class Naming:
     layouts: tuple[tuple[str, Layout], ...] = ()
     spellings: tuple[Rule, ...] = ()
     ignore: tuple[str, ...] = (BATCH_COUNTER,)
-    leaves: Mapping[str, str] = TORCH_LEAVES
+    leaves: Mapping[str, str] = field(default_factory=lambda: TORCH_LEAVES)
 
     def key(self, path: str) -> str:
         """Our path -> published key."""

@@ -53,7 +53,7 @@ def to_state_dict(model: nnx.Module, target: str = "timm") -> dict[str, np.ndarr
     family, naming = _rules(model, target)
     leaves = flatten(tree_of(model))
     return {
-        key: np.ascontiguousarray(naming.layout(path).to_torch(np.asarray(leaves[path])))
+        key: np.array(naming.layout(path).to_torch(np.asarray(leaves[path])), order="C")
         for key, path in naming.keys(leaves).items()
     }
 
@@ -85,13 +85,16 @@ def _parts(model: nnx.Module, into: str | None) -> dict[str, nnx.Module]:
 def _submodule(model: nnx.Module, path: str) -> nnx.Module:
     node: Any = model
     for name in path.split("."):
-        node = node[int(name)] if isinstance(node, nnx.List) else node[name] if isinstance(node, nnx.Dict) else getattr(node, name)
+        if isinstance(node, nnx.List | nnx.Dict):
+            node = node[int(name) if isinstance(node, nnx.List) else name]
+        else:
+            node = getattr(node, name)
     return node
 
 
 def _write(part: nnx.Module, values: Mapping[str, np.ndarray]) -> None:
-    leaves = flatten(tree_of(part))
-    set_tree(part, unflatten({path: jnp.asarray(value, leaves[path].dtype) for path, value in values.items()}))
+    leaves = flatten(tree_of(part))  # array() copies: the trainer donates its buffers, and parts must not share any
+    set_tree(part, unflatten({path: jnp.array(value, leaves[path].dtype) for path, value in values.items()}))
 
 
 def _joined(done: Mapping[str, Match]) -> Report:

@@ -29,7 +29,8 @@ def defaults() -> dict[str, Any]:
 
 def pretrained() -> dict[str, dict[str, Any]]:
     """{"resnet18.tv_in1k": {model, licence, hub and / or file, ...}}, defaults filled in, in the file's order."""
-    return {name: {"name": name, "model": name.split(".")[0], **defaults(), **entry} for name, entry in _table()["weights"].items()}
+    entries = _table()["weights"].items()
+    return {name: {"name": name, "model": name.split(".")[0], **defaults(), **entry} for name, entry in entries}
 
 
 def by_file(file: str) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Report:
-    """What `load_weights` did. mapped: our path -> published key; ignored: published keys; initialised: paths left as they were."""
+    """What `load_weights` did. mapped: our path -> published key; ignored: published keys; initialised: paths left alone."""
 
     mapped: dict[str, str]
     ignored: tuple[str, ...] = ()

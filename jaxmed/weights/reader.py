@@ -62,7 +62,7 @@ def as_arrays(found: Any, name: str | Path) -> dict[str, np.ndarray]:
 
 def _unwrap(found: Any, name: str | Path) -> Mapping:
     if not isinstance(found, Mapping):
-        raise UserError(f"{name}: holds a {type(found).__name__}, not a table of weights by name; save the model's state_dict()")
+        raise UserError(f"{name}: holds a {type(found).__name__}, not a table of weights; save the model's state_dict()")
     for container in CONTAINERS:
         if isinstance(found.get(container), Mapping):
             return _unwrap(found[container], name)
@@ -81,7 +81,7 @@ def _array(value: Any, key: Any, name: str | Path) -> np.ndarray:
         raise UserError(f"{name}: entry {key!r} is a {type(value).__name__}, not an array; save the model's state_dict() alone")
     try:
         array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:  # a torch tensor numpy cannot see: bfloat16, on a GPU, with gradients
+    except (TypeError, ValueError, RuntimeError) as error:  # a torch tensor on a GPU, in bfloat16, ...
         raise UserError(f"{name}: entry {key!r} cannot become an array ({error})") from error
     if array.dtype == object:
         raise UserError(f"{name}: entry {key!r} is a {type(value).__name__}, not an array; save the model's state_dict() alone")

@@ -60,10 +60,10 @@ def _read_archive(archive: zipfile.ZipFile, path: Path) -> Any:
 
 def _read_legacy(file: io.BufferedReader, path: Path) -> Any:
     """Pickles of magic number, protocol, system, the object and the order of its storages; then the bytes of each storage."""
-    magic, _, system = load(file, path), load(file, path), load(file, path)
-    if magic != _LEGACY_MAGIC or not isinstance(system, dict):
+    if load(file, path) != _LEGACY_MAGIC:
         raise UserError(f"{path}: a pickle, but not a PyTorch checkpoint")
-    order = "little" if system.get("little_endian", True) else "big"
+    _, system = load(file, path), load(file, path)
+    order = "big" if isinstance(system, dict) and system.get("little_endian") is False else "little"
     budget = path.stat().st_size  # a file cannot ask for more memory than it has bytes
     storages: dict[str, Storage] = {}
 

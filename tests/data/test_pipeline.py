@@ -68,7 +68,7 @@ def test_rows_hold_their_own_case(pipeline, source, cache):
     (batch,) = first(pipeline(augment=None).train(range(COUNT), BATCH), 1)
     for position, row in enumerate(batch["case_id"]):
         assert batch["label"][position] == source.cases[row].label
-        for name, view in derive_views(*cache.load(row), VIEWS).items():
+        for name, view in derive_views(*cache.load(int(row)), VIEWS).items():
             np.testing.assert_array_equal(batch[name][position, ..., 0], view)
 
 
@@ -263,7 +263,13 @@ def test_workers_ignore_the_schedulers_signals_and_die_with_a_killed_trainer(tmp
     path = tmp_path / "trainer.py"
     then = ["print('ready', flush=True)", "sys.stdin.readline()", "[next(batches) for _ in range(20)]"]
     path.write_text(script(tmp_path, 2, [*then, "print('still', flush=True)", "sys.stdin.readline()"]))
-    trainer = subprocess.Popen([sys.executable, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    trainer = subprocess.Popen(
+        [sys.executable, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # where the resource tracker reports what it cleans up
+        text=True,
+    )
     try:
         assert trainer.stdout.readline() == "ready\n"
         children = children_of(trainer.pid)

@@ -1,0 +1,99 @@
+"""metrics.json and the terminal table; what a workdir may lack."""
+
+import json
+import math
+
+import pytest
+
+from jaxmed.errors import UserError
+from jaxmed.evaluate.metrics import METRICS, metric_values
+from jaxmed.evaluate.summary import format_table, write_metrics
+from jaxmed.evaluate.workdir import read_history, read_workdir
+
+from .synthetic import make_history, make_table, write_workdir
+
+
+def test_metrics_json_holds_every_split_and_metric(workdir):
+    metrics = write_metrics(workdir)
+    assert json.loads((workdir / "metrics.json").read_text()) == metrics
+    assert list(metrics) == ["test", "val"]
+    for split in metrics.values():
+        assert set(METRICS) | {"cases", "groups", "networks"} == set(split)
+        assert all({"value", "low", "high", "method"} <= set(entry) for entry in split.values())
+    assert (metrics["test"]["cases"]["value"], metrics["test"]["groups"]["value"]) == (60, 30)
+    table = make_table(60, group_size=2)
+    assert metrics["test"]["auc"]["value"] == metric_values(table.target, table.probabilities)["auc"]
+
+
+def test_the_table_ends_with_the_test_split_and_names_the_methods(workdir):
+    text = format_table(write_metrics(workdir))
+    assert text.index("val: 40 cases, all independent (used to choose the epoch: optimistic)") < text.index("test: 60")
+    assert "[1] cluster bootstrap over 30 patients or duplicate groups" in text and "DeLong" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_an_undefined_metric_is_written_as_null_and_printed_in_words(tmp_path):
+    table = make_table(20)
+    metrics = write_metrics(write_workdir(tmp_path, [table.take(table.target == 0)], features=False))
+    assert metrics["test"]["auc"]["value"] is None
+    assert "NaN" not in (tmp_path / "metrics.json").read_text()
+    line = next(line for line in format_table(metrics).splitlines() if "AUC" in line)
+    assert "not defined" in line and "0.000" not in line
+
+
+def test_several_networks_add_their_sd(tmp_path):
+    tables = [make_table(30, repeat=r, seed=r) for r in range(3)]
+    metrics = write_metrics(write_workdir(tmp_path, tables, features=False))
+    assert metrics["test"]["auc"]["sd"] > 0 and len(metrics["test"]["auc"]["runs"]) == 3
+    text = format_table(metrics)
+    assert "3 trained networks" in text and "SD" in text
+
+
+def test_a_leaky_split_is_named_where_its_cases_are_counted(tmp_path):
+    run = {"data": {"split_kind": "leaky, for comparison"}}
+    text = format_table(write_metrics(write_workdir(tmp_path, [make_table(30)], run=run)))
+    assert "copies are not linked" in text and "DeLong" not in text and "all independent" not in text
+
+
+def test_predictions_without_any_truth_cannot_be_evaluated(tmp_path):
+    table = make_table(6)
+    table.target[:] = -1
+    with pytest.raises(UserError, match="nothing to evaluate"):
+        write_metrics(write_workdir(tmp_path, [table]))
+
+
+def test_a_resumed_run_counts_the_last_line_of_an_epoch(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"epoch": 1, "lr": 1}\n{"epoch": 2, "lr": 1}\n{"epoch": 2, "lr": 5}\n{"epoch": 3, "l')
+    assert read_history(path) == [{"epoch": 1, "lr": 1}, {"epoch": 2, "lr": 5}]
+
+
+def test_a_broken_line_inside_the_history_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo\n{"epoch": 3}\n')
+    with pytest.raises(UserError, match="metrics.jsonl, line 2"):
+        read_history(tmp_path / "metrics.jsonl")
+
+
+def test_the_histories_of_a_cv_workdir_are_found_in_its_parts(tmp_path):
+    write_workdir(tmp_path, [make_table(20, repeat=r) for r in range(2)])
+    (tmp_path / "metrics.jsonl").unlink()
+    for k in range(2):
+        write_workdir(tmp_path / f"repeat_0{k}", [make_table(20)], history=make_history(3))
+    history = read_workdir(tmp_path).history
+    expected = [(f"repeat_0{k}", epoch) for k in (0, 1) for epoch in (1, 2, 3)]
+    assert [(row["repeat"], row["epoch"]) for row in history] == expected
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("run.json", "{"), ("config.json", "[1]"), ("features.npz", "not an archive"),
+])
+def test_a_broken_file_is_named(workdir, name, content):
+    (workdir / name).write_text(content)
+    with pytest.raises(UserError, match=name):
+        read_workdir(workdir)
+
+
+def test_predictions_alone_are_enough(workdir):
+    for name in ("run.json", "config.json", "features.npz", "metrics.jsonl"):
+        (workdir / name).unlink()
+    assert not math.isnan(write_metrics(workdir)["test"]["auc"]["value"])

@@ -1,0 +1,102 @@
+"""The rules of every family name exactly the published keys, and a round trip changes no bit."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxmed
+from jaxmed.nn import Conv, Linear
+from jaxmed.tree import flatten, tree_of
+from jaxmed.weights import to_state_dict
+from jaxmed.weights.families import FAMILIES, family_of
+from jaxmed.weights.layouts import KERNEL, convolved
+from tests.weights.networks import assert_same, empty, fill, leaves, published_keys
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SMALLEST = {
+    "resnet": lambda: empty("resnet50", depths=(1, 1, 1, 1)),
+    "densenet": lambda: empty("densenet121", depths=(1, 2, 1, 1), growth=4),
+    "vgg": lambda: nnx.eval_shape(narrow_vgg),
+    "mobilenetv2": lambda: empty("mobilenetv2_100"),
+}
+NAMINGS = [(family.name, naming) for family in FAMILIES for naming in (*family.namings, "jaxmed")]
+LIVE = ["timm/mobilenetv2_100", "timm/vgg16", "torchvision/mobilenetv2_100"]
+FIXTURES = {"timm_resnet18": "timm/resnet18", "timm_densenet121": "timm/densenet121", "tv_vgg16": "torchvision/vgg16"}
+
+
+def narrow_vgg():
+    """A stand-in of the class VGG, whose real first linear layer alone has 100 million weights."""
+
+    class VGG(nnx.Module):
+        def __init__(self):
+            self.features = nnx.List([Conv(3, 2, 3, rngs=nnx.Rngs(0))])
+            sizes = {"0": (512 * 7 * 7, 5), "3": (4096, 6), "6": (7, 3)}
+            self.classifier = nnx.Dict({name: Linear(*size, rngs=nnx.Rngs(0)) for name, size in sizes.items()})
+
+    return VGG()
+
+
+def _published_shapes(name: str, source: str, num_classes: int) -> dict[str, list[int]]:
+    model = empty(name, num_classes)
+    naming = family_of(model).naming(source)
+    shapes = {path: naming.layout(path).to_torch(np.empty(leaf.shape, np.int8)).shape for path, leaf in shapes_of(model).items()}
+    return {key: list(shapes[path]) for key, path in naming.keys(shapes).items()}
+
+
+def shapes_of(model):
+    """Path -> shape and dtype."""
+    return flatten(tree_of(model))
+
+
+@pytest.mark.parametrize(("family", "naming"), NAMINGS)
+def test_a_round_trip_changes_no_bit(family, naming):
+    model, target = fill(SMALLEST[family]()), SMALLEST[family]()
+    published = to_state_dict(model, naming)
+    jaxmed.load_weights(target, published, source=naming)
+    assert_same(leaves(target), leaves(model))
+    assert_same(to_state_dict(target, naming), published)
+
+
+@pytest.mark.parametrize("key", LIVE)
+def test_names_and_shapes_are_those_of_the_live_network(key):
+    source, name = key.split("/")
+    assert _published_shapes(name, source, 1000) == published_keys()[key]
+
+
+@pytest.mark.parametrize("fixture", FIXTURES)
+def test_names_and_shapes_are_those_of_the_golden_fixture(fixture):
+    source, name = FIXTURES[fixture].split("/")
+    entries = json.loads((GOLDEN / f"{fixture}.json").read_text())["entries"]
+    assert _published_shapes(name, source, 10) == {key: shape for key, shape, _ in entries}
+
+
+def test_every_family_has_a_sign_that_no_other_family_shows():
+    for family in FAMILIES:
+        for naming in (*family.namings, "jaxmed"):
+            keys = family.naming(naming).keys(shapes_of(SMALLEST[family.name]()))
+            signs = {f.name for f in FAMILIES if any(re.fullmatch(f.sign, key) for key in keys)}
+            assert signs == {family.name}
+
+
+def test_families_are_found_by_class_and_systems_have_none():
+    assert {name: family_of(make()).name for name, make in SMALLEST.items()} == {f.name: f.name for f in FAMILIES}
+    assert family_of(empty("csa_moe", encoder="mobilenetv2_100")) is None
+
+
+def test_a_kernel_moves_out_and_in_channels_to_the_end():
+    torch_kernel = np.arange(2 * 3 * 5 * 7).reshape(2, 3, 5, 7)
+    ours = KERNEL.to_jax(torch_kernel)
+    assert ours.shape == (5, 7, 3, 2) and ours[4, 6, 1, 0] == torch_kernel[0, 1, 4, 6]
+    np.testing.assert_array_equal(KERNEL.to_jax(np.arange(6).reshape(2, 3)), np.arange(6).reshape(2, 3).T)
+
+
+def test_a_stored_convolution_acts_as_the_linear_layer_it_was():
+    rng = np.random.default_rng(0)
+    stored, image = rng.standard_normal((4, 3, 2, 2)), rng.standard_normal((3, 2, 2))
+    linear = convolved(3, 2).to_jax(stored)
+    np.testing.assert_allclose(image.reshape(-1) @ linear, np.einsum("ochw,chw->o", stored, image))
+    np.testing.assert_array_equal(convolved(3, 2).to_torch(linear), stored)
