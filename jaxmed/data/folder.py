@@ -76,7 +76,7 @@ class FolderSource(Source):
 
 def _find(path: str | Path | None) -> Path:
     if not path:
-        raise UserError("data.dir is not set; pass --config.data.dir=<a .csv file, or a folder with one folder per class>")
+        raise UserError("data.dir is not set; pass --config.data.dir=<a .csv file, or a folder per class>")
     path = Path(path).expanduser()
     if not path.exists():
         raise UserError(f"data.dir={str(path)!r} does not exist; it must be a .csv file or a folder")

@@ -110,11 +110,18 @@ def prepare(builder_class: type[ImageMaskBuilder], root: Path, data: Mapping) ->
             config = tfds.download.DownloadConfig(manual_dir=root)
             with _quiet():
                 _open(builder_class, scratch).download_and_prepare(download_config=config)
-            with contextlib.suppress(OSError):  # another process was faster: its folder is as good
-                os.rename(scratch, home)
+            _publish(scratch, home)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return _open(builder_class, home)
+
+
+def _publish(scratch: str, home: Path) -> None:
+    try:
+        os.rename(scratch, home)
+    except OSError:
+        if not home.is_dir():  # else another process was faster, and its folder is as good
+            raise
 
 
 def _open(builder_class: type[ImageMaskBuilder], folder: str | Path) -> ImageMaskBuilder:

@@ -1,5 +1,7 @@
 """What happened during training: learning curves (paper, Fig. 3) and gate weights (Fig. 4), from metrics.jsonl."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,9 +27,13 @@ def series(history: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
 
 def gate_names(history: list[dict]) -> list[str]:
     """The experts whose gate weights were logged ("image" for the key "train/gate_image"), image first."""
-    keys = {key.split("/gate_")[1] for row in history for key in row if "/gate_" in key}
+    return in_order({key.split("/gate_")[1] for row in history for key in row if "/gate_" in key})
+
+
+def in_order(experts: Iterable[str]) -> list[str]:
+    """The paper's experts as image, core, boundary, then others by name."""
     order = ["image", "core", "boundary"]
-    return sorted(keys, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return sorted(experts, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
 def expert_color(name: str, position: int) -> str:

@@ -85,7 +85,7 @@ def confusion_metrics(matrix: np.ndarray) -> dict[str, np.ndarray]:
     values = {name: value[..., -1] if binary else value.mean(-1) for name, value in per_class.items()}
     values["accuracy"] = _ratio(true_positive.sum(-1), total[..., 0])
     values["balanced_accuracy"] = per_class["recall"].mean(-1)
-    return values
+    return {name: np.asarray(value) for name, value in values.items()}
 
 
 def _ratio(part: ArrayLike, whole: ArrayLike) -> np.ndarray:

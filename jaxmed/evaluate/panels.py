@@ -7,11 +7,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxmed.evaluate.calibration import reliability
-from jaxmed.evaluate.curves import gate_curves, gate_names, learning_curves, series
+from jaxmed.evaluate.curves import gate_curves, gate_names, in_order, learning_curves, series
 from jaxmed.evaluate.embedding import FEWEST, match_features, perplexity_for, tsne, tsne_plot
 from jaxmed.evaluate.intervals import Estimate
 from jaxmed.evaluate.metrics import predicted_class
 from jaxmed.evaluate.plots import calibration_plot, confusion_plot, gate_by_class
+from jaxmed.evaluate.predictions import Predictions
 from jaxmed.evaluate.roc import roc_plot
 from jaxmed.evaluate.style import to_png
 from jaxmed.evaluate.wording import count, interval, mean_confusion, networks, number
@@ -63,7 +64,7 @@ def training_panels(workdir: Workdir) -> list[Panel]:
 def gate_panels(workdir: Workdir) -> list[Panel]:
     """Gate weights over epochs and by class, as far as they were recorded."""
     panels = [gate_epochs_panel(workdir)] if gate_names(workdir.history) else []
-    names = [name.removeprefix("gate_") for name in workdir.table.extras if name.startswith("gate_")]
+    names = in_order(name.removeprefix("gate_") for name in workdir.table.extras if name.startswith("gate_"))
     return panels + ([gate_class_panel(workdir, names)] if names else [])
 
 
@@ -167,7 +168,7 @@ def gate_class_panel(workdir: Workdir, names: list[str]) -> Panel:
     return _panel(workdir, gate_by_class(table, names), "gate_by_class", "Gate weights by class", caption, alt)
 
 
-def tsne_panel(workdir: Workdir, table, features: np.ndarray) -> Panel:
+def tsne_panel(workdir: Workdir, table: Predictions, features: np.ndarray) -> Panel:
     wrong = int((predicted_class(table.probabilities) != table.target).sum())
     caption = (f"The feature that feeds the classifier, for {len(table)} cases, flattened to two dimensions by t-SNE "
                f"(perplexity {perplexity_for(len(table)):.0f}). Colour and shape are the truth, rings mark "

@@ -123,9 +123,10 @@ def wrong_entry(case: WrongCase) -> dict:
 
 def split_table(run: Workdir) -> dict:
     """Cases per class and split, and groups per split, from splits.csv (or of the evaluated split alone)."""
+    known = run.headline.average_repeats()
     rows = run.cases or [
-        {"split": split, "label": run.table.classes[target], "group": str(cluster), "patient_id": ""}
-        for split, target, cluster in zip(run.headline.split, run.headline.target, run.headline.clusters(), strict=True)
+        {"split": split, "label": known.classes[target], "group": str(cluster)}
+        for split, target, cluster in zip(known.split, known.target, known.clusters(), strict=True)
     ]
     places = [row.get("split") or f"fold {row.get('fold') or '?'}" for row in rows]
     order = ["train", "val", "test"]
@@ -138,6 +139,7 @@ def split_table(run: Workdir) -> dict:
         "rows": [(label or "unknown", [counts[label, name] for name in names]) for label in labels],
         "total": [sum(counts[label, name] for label in labels) for name in names],
         "groups": [len(groups[name]) for name in names],
+        "groups_label": "groups (copies not linked)" if run.leaky else "independent groups",
     }
 
 

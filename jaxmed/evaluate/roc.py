@@ -69,7 +69,7 @@ def roc_plot(parts: list[Predictions], area: str) -> Figure:
     else:
         _one_network(ax, parts[0], area)
     unit_axes(ax, "1 - specificity (false alarms)", "sensitivity")
-    ax.legend(loc="lower right")
+    ax.legend(loc="lower right", frameon=True, framealpha=0.8, edgecolor="none")
     return figure
 
 

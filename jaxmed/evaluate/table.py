@@ -85,7 +85,7 @@ def _check_header(path: Path, header: list[str]) -> tuple[str, ...]:
 
 
 def _from_columns(path: Path, classes: tuple[str, ...], columns: dict[str, list[str]]) -> Predictions:
-    probabilities = [_numbers(path, PREFIX + name, columns[PREFIX + name], limits=(0, 1)) for name in classes]
+    probabilities = [_probabilities(path, PREFIX + name, columns[PREFIX + name]) for name in classes]
     known = {*TEXT_COLUMNS, *COUNT_COLUMNS, "target", *(PREFIX + name for name in classes)}
     return Predictions(
         classes,
@@ -97,15 +97,15 @@ def _from_columns(path: Path, classes: tuple[str, ...], columns: dict[str, list[
     )
 
 
-def _numbers(path: Path, column: str, cells: list[str], limits: tuple[float, float]) -> np.ndarray:
+def _probabilities(path: Path, column: str, cells: list[str]) -> np.ndarray:
     values = np.empty(len(cells))
     for i, cell in enumerate(cells):
         try:
             values[i] = float(cell)
         except ValueError:
             values[i] = np.nan
-        if not limits[0] <= values[i] <= limits[1]:
-            raise UserError(f"{path}, line {i + 2}: {column} is {cell!r}, not a number from {limits[0]} to {limits[1]}")
+        if not 0 <= values[i] <= 1:
+            raise UserError(f"{path}, line {i + 2}: {column} is {cell!r}, not a number from 0 to 1")
     return values
 
 

@@ -67,10 +67,11 @@ def cases(workdir: Workdir) -> str:
 
 
 def groups(workdir: Workdir) -> str:
-    """ "85 independent groups (...)", or "" where every case is one."""
+    """ "85 independent groups (...)", or "" where every case is one, or each patient named by `cases` is."""
     table = workdir.headline
     amount = len(np.unique(table.clusters()))
-    if amount == len(np.unique(table.case_id)):
+    known = table.patient_id if all(table.patient_id) else table.case_id
+    if amount == len(np.unique(known)):
         return ""
     return f"{plural(amount, 'independent group')} (one patient, or pictures nearly the same)"
 
@@ -99,10 +100,11 @@ def _found_binary(workdir: Workdir, estimates: dict[str, Estimate]) -> str:
     (right, alarms), (missed, found) = mean_confusion(workdir)
     negative, positive = workdir.table.classes
     sensitivity, specificity = (with_interval(name, estimates[name]) for name in ("recall", "specificity"))
+    who = "They" if networks(workdir) else "It"
     return (
-        f"Of {count(missed + found)} {positive} cases, {count(found)} were found and {count(missed)} missed: "
-        f"sensitivity {sensitivity}. "
-        f"Of {count(right + alarms)} {negative} cases, {count(alarms)} gave a false alarm: specificity {specificity}."
+        f"{who} found {count(found)} of {count(missed + found)} {positive} cases and missed {count(missed)}: "
+        f"sensitivity {sensitivity}. {who} raised a false alarm in {count(alarms)} of {count(right + alarms)} "
+        f"{negative} cases: specificity {specificity}."
     )
 
 
@@ -135,7 +137,7 @@ def warnings(workdir: Workdir) -> list[str]:
         found.append("Reduced preset, smaller or shorter than the full recipe: "
                      + re.sub(r"^reduced( preset)?[ :,;]*", "", preset, flags=re.IGNORECASE))
     found += [str(text) for text in (*data.get("warnings", ()), *workdir.run.get("warnings", ()))]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(text[:1].upper() + text[1:] for text in found))
 
 
 def uses_masks(workdir: Workdir) -> bool:

@@ -56,13 +56,12 @@ def finish(run: Run, *, fold: int = 0, repeat: int = 0) -> dict[str, Any]:
 
 def prediction_rows(run: Run, cases: dict[str, np.ndarray], split: str, fold: int = 0, repeat: int = 0) -> list[dict]:
     """Rows of predictions.csv from per-case arrays; `target` is empty where the label is not known."""
-    groups = run.data.split.groups() if run.data.split else np.array([c.case_id for c in run.source.cases])
     extras = [key for key in cases if key.startswith(("prob_", "gate_"))]
     rows = []
     for k, i in enumerate(cases["case_id"]):
         case = run.source.cases[i]
         target = run.source.classes[case.label] if case.label >= 0 else ""
-        row = {"case_id": case.case_id, "patient_id": case.patient_id, "group": str(groups[i]), "split": split,
+        row = {"case_id": case.case_id, "patient_id": case.patient_id, "group": str(run.data.groups[i]), "split": split,
                "fold": fold, "repeat": repeat, "target": target}
         rows.append(row | {key: float(cases[key][k]) for key in extras})
     return rows

@@ -88,13 +88,18 @@ def _train_epoch(
 ) -> None:
     done, last = int(run.state["step"]), (progress.epochs_done + 1) * run.steps_per_epoch
     chrono.reset_epoch()
-    pending = None  # the loss of the step before: reading it does not hold up the device
+    pending = None  # the loss of the step before: reading it after the next dispatch does not hold up the device
+    # ... but on CPU a dispatched step takes its memory at once, so that two of them need twice as much
+    one_at_a_time = jax.default_backend() == "cpu"
     for step in range(done + 1, last + 1):
         asked = time.monotonic()
         batch = next(stream)
         chrono.waited(time.monotonic() - asked)
+        if one_at_a_time:
+            shown = _check_finite(run, pending)
         run.state, loss = run.steps.train(run.state, put_batch(batch, run.mesh), jnp.float32(plateau.lr))
-        shown = _check_finite(run, pending)
+        if not one_at_a_time:
+            shown = _check_finite(run, pending)
         pending = (step, batch["case_id"], loss)
         chrono.step(step, f"epoch {progress.epochs_done + 1}/{run.config.epochs}  loss {shown:.4f}")
         if preemption.requested(step):

@@ -53,7 +53,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path, split: str, output: s
     """`--mode=eval`: the workdir's best epoch on a split, or with "all" on every case of `config.data`."""
     trained = stored_config(workdir)
     trained.data = config.data if split == "all" else trained.data
-    data = prepare_data(trained, None if split == "all" else workdir)
+    data = prepare_data(trained, workdir, divide=split != "all")
     target = Path(output) if output else workdir / f"eval_{split}"
     _test_elsewhere(trained, workdir, data, split, target)
 

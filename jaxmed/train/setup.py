@@ -14,8 +14,9 @@ from jaxmed import parallel
 from jaxmed.data.cache import Cache, build_cache
 from jaxmed.data.cases import Source
 from jaxmed.data.pipeline import Pipeline
+from jaxmed.data.similarity import similar_pairs
 from jaxmed.data.sources import cache_root, make_source
-from jaxmed.data.splits import Split, check_split, make_split, read_split, write_split
+from jaxmed.data.splits import Split, case_groups, check_split, make_split, read_split, write_split
 from jaxmed.data.views import view_report, view_warnings
 from jaxmed.errors import UserError
 from jaxmed.evaluate.metrics import metric_values
@@ -43,6 +44,7 @@ class Data:
     source: Source
     cache: Cache
     split: Split | None
+    groups: np.ndarray  # name of the patient or duplicate group of every case: what intervals resample
     warnings: list[str] = field(default_factory=list)
 
 
@@ -96,22 +98,28 @@ class Run:
         return means | {k: float(metrics[k]) for k in ("accuracy", "auc")}
 
 
-def prepare_data(config: ConfigDict, workdir: Path | None, *, fold: int | None = None, predict: bool = False) -> Data:
-    """Opens the source, decodes into the cache and makes (or reads back) the split; prints what it finds."""
+def prepare_data(
+    config: ConfigDict, workdir: Path | None, *, fold: int | None = None, divide: bool = True, predict: bool = False
+) -> Data:
+    """Opens the source, decodes into the cache and makes (or reads back) the split; prints what it finds.
+
+    `divide=False` leaves the cases undivided, for a test on all of them; `predict=True` also does without labels.
+    """
     source = open_source(config, predict=predict)
     log(f"data: {source.name}, {len(source.cases)} cases, classes {', '.join(source.classes)}")
     for note in source.notes:
         log(f"  {note}")
     cache = build_cache(source, config.data.size, cache_root(config.data), skip_bad=config.data.skip_bad, log=log)
     warnings = [f"left out, unreadable: {source.cases[i].case_id}: {why}" for i, why in cache.skipped.items()]
-    split = None if predict else _split(config, source, cache, workdir, fold)
+    split = _split(config, source, cache, workdir, fold) if divide and not predict else None
+    groups = split.groups() if split else _groups(config, source, cache)
     if needs_mask(config):
         readable = [i for i in range(len(source.cases)) if i not in cache.skipped]
         found = view_report(cache, readable, [case.case_id for case in source.cases])
         warnings += view_warnings(found, len(readable))
     for text in warnings:
         log(f"  warning: {text}")
-    return Data(source, cache, split, warnings)
+    return Data(source, cache, split, groups, warnings)
 
 
 def open_source(config: ConfigDict, *, predict: bool = False) -> Source:
@@ -186,6 +194,11 @@ def claim_workdir(config: ConfigDict, workdir: Path) -> None:
         Path(workdir).mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(now, indent=2))
     parallel.barrier("workdir")
+
+
+def _groups(config: ConfigDict, source: Source, cache: Cache) -> np.ndarray:
+    numbers = case_groups(source, similar_pairs(cache.thumbnails, config.data.duplicate_threshold))
+    return np.array([f"group {number}" for number in numbers])
 
 
 def _split(config: ConfigDict, source: Source, cache: Cache, workdir: Path | None, fold: int | None) -> Split:

@@ -72,8 +72,8 @@ def test_the_summary_counts_what_was_missed(built):
     positive, said = table.target == 1, table.probabilities[:, 1] > 0.5
     text = read(built).text
     assert "read 60 cases that were kept aside for testing; they form 30 independent groups" in text
-    assert f"Of 30 malignant cases, {(positive & said).sum()} were found and {(positive & ~said).sum()} missed" in text
-    assert f"Of 30 benign cases, {(~positive & said).sum()} gave a false alarm" in text
+    assert f"found {(positive & said).sum()} of 30 malignant cases and missed {(positive & ~said).sum()}" in text
+    assert f"raised a false alarm in {(~positive & said).sum()} of 30 benign cases" in text
 
 
 def test_the_page_and_metrics_json_say_the_same(built):
@@ -83,12 +83,19 @@ def test_the_page_and_metrics_json_say_the_same(built):
     assert auc["method"] in text
 
 
+def test_patients_are_counted_where_they_are_known(tmp_path):
+    table = make_table(20)
+    table.patient_id = np.array([f"p{i // 2}" for i in range(20)])
+    text = build(tmp_path, [table], features=False).text
+    assert "read 20 cases of 10 patients that were kept aside for testing." in text and "they form" not in text
+
+
 def test_limits_are_named_first(tmp_path):
     data = RUN["data"] | {"split_kind": "leaky, for comparison"}
     run = {"data": data, "preset": "reduced preset: 64 x 64 pixels", "warnings": ["a random start of the encoders"]}
     text = build(tmp_path, [make_table(30)], run=run).text
-    for words in ("Leaky split, for comparison only", "upper bound for unattended use", "a random start of the",
-                  "shorter than the full recipe: 64 x 64", "encoders start from random weights"):
+    for words in ("Leaky split, for comparison only", "upper bound for unattended use", "A random start of the",
+                  "shorter than the full recipe: 64 x 64", "Encoders start from random weights"):
         assert words in text and text.index(words) < text.index("All metrics"), words
 
 
@@ -122,6 +129,7 @@ def test_repeats_show_mean_and_sd_beside_the_published_numbers(tmp_path):
     estimates = estimate(read_workdir(tmp_path).headline)
     assert "96.33 ± 0.70" in page.text and "98.53 ± 0.70" in page.text and "34.492 Published" in page.text
     assert f"{100 * estimates['auc'].value:.2f} ± {100 * estimates['auc'].sd:.2f}" in page.text
+    assert "benign 20 malignant 20 all 40" in page.text
     assert "3 networks (3 repeats) read 40 cases" in page.text and "Epoch kept" not in page.text
 
 

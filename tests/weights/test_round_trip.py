@@ -43,8 +43,9 @@ def narrow_vgg():
 def _published_shapes(name: str, source: str, num_classes: int) -> dict[str, list[int]]:
     model = empty(name, num_classes)
     naming = family_of(model).naming(source)
-    shapes = {path: naming.layout(path).to_torch(np.empty(leaf.shape, np.int8)).shape for path, leaf in shapes_of(model).items()}
-    return {key: list(shapes[path]) for key, path in naming.keys(shapes).items()}
+    keys, leaf_shapes = naming.keys(shapes_of(model)), shapes_of(model)
+    published = {key: naming.layout(path).to_torch(np.empty(leaf_shapes[path].shape, np.int8)) for key, path in keys.items()}
+    return {key: list(array.shape) for key, array in published.items()}
 
 
 def shapes_of(model):
