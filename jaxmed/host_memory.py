@@ -1,23 +1,27 @@
-"""Keep the memory of large CPU buffers instead of handing it back to the kernel after every step."""
+"""Large CPU buffers in huge pages: XLA on CPU allocates its buffers anew in every step, and 4 KB pages make that slow."""
 
-import ctypes
+import os
 import sys
+from pathlib import Path
 
-# glibc's mallopt parameters (malloc.h)
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+# hugetlb=1: glibc asks for 2 MB pages; a fixed trim threshold keeps small freed blocks, and large ones in mappings of their own
+_TUNABLES = "glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=1099511627776"
 
 
-def keep_freed_memory() -> bool:
-    """Tells glibc to keep freed memory; call it before JAX allocates. Returns whether it could (Linux with glibc only).
+def restart_with_huge_pages() -> None:
+    """Starts this very command again with GLIBC_TUNABLES set; call it first thing, before threads and before JAX.
 
-    XLA on CPU allocates its buffers anew in every step. Above 32 MB glibc gets them from the kernel each time, page by page:
-    doubling 77 MB took 59 ms instead of 4 ms, and a training step of MobileNetV2 (batch 16, 224 pixels, 2 cores) took 1.6
-    times as long.
+    glibc (2.35 or newer) reads the variable only when a process starts. The process keeps its id. Nothing happens where
+    the variable is set already, off Linux, or where the kernel has no transparent huge pages.
+
+    Measured on 2 cores of a busy machine: a training step of MobileNetV2 (batch 8, 224 pixels) took 0.46 s instead of 1.87 s.
     """
-    if sys.platform != "linux":
-        return False
+    if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ or not sys.orig_argv:
+        return
     try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # musl has no mallopt
-        return False
-    return all([mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, 2**31 - 1), mallopt(_ARENA_MAX, 1)])
+        if "[never]" in _SETTING.read_text():
+            return
+    except OSError:
+        return
+    os.execve(sys.executable, sys.orig_argv, os.environ | {"GLIBC_TUNABLES": _TUNABLES})

@@ -17,6 +17,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from jaxmed.errors import UserError
+from jaxmed.host_memory import restart_with_huge_pages
 
 MODES = ("train", "cv", "eval", "predict", "check_data", "show")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file in configs/, perhaps with :arguments", lock_config=True)
@@ -63,9 +64,6 @@ def _run() -> None:
 
 
 def _start_jax(config) -> None:
-    from jaxmed.host_memory import keep_freed_memory
-
-    keep_freed_memory()
     import jax
 
     from jaxmed.data.sources import cache_root
@@ -102,4 +100,5 @@ def explain(error: Exception, argv: list[str]) -> str:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     app.run(main, flags_parser=parse_flags)

@@ -8,7 +8,7 @@ filled, or nothing is written.
 """
 
 import argparse
-import re
+import fnmatch
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.list is not None:
             return print_list(args.list)
         entry, file, source = plan(args)
-        check_digest(file, entry)
+        check_digest(file)
         arrays = read_state_dict(file)
         weights = convert(arrays, entry["model"], source, file)
         folder = save(args.out or Path("weights") / entry["name"], weights, entry, source, file)
@@ -68,8 +68,6 @@ def parser() -> argparse.ArgumentParser:
 
 def print_list(pattern: str) -> int:
     """One line per entry of the table."""
-    import fnmatch
-
     rows = [entry for name, entry in manifest.pretrained().items() if fnmatch.fnmatch(name, pattern)]
     for entry in rows:
         place = f"hub {entry['hub']}" if "hub" in entry else f"file {entry['file']}"
@@ -113,7 +111,8 @@ def local_entry(name: str | None, file: Path) -> dict[str, Any]:
         return manifest.pretrained()[name]
     model = name.split(".")[0]
     if model not in list_models():
-        raise UserError(f"no network is named {model!r}; there are {', '.join(sorted({f['model'] for f in _entries()}))}")
+        known = dict.fromkeys(entry["model"] for entry in manifest.pretrained().values())
+        raise UserError(f"no network is named {model!r}; there are {', '.join(known)}")
     named = name if "." in name else f"{name}.local"
     return {**manifest.defaults(), "name": named, "model": model, "licence": "not stated (local file)"}
 
@@ -124,14 +123,9 @@ def _unknown(file: Path) -> dict[str, Any]:
     raise UserError(f"{file}: the table does not know this file name: say --model NAME{hint}")
 
 
-def _entries() -> list[dict[str, Any]]:
-    return list(manifest.pretrained().values())
-
-
-def check_digest(file: Path, entry: dict[str, Any]) -> None:
-    """Publishers write the first digits of the sha256 into file names: a file that disagrees is damaged or another one."""
-    in_name = re.search(r"-([0-9a-f]{8,64})\.", file.name)
-    wanted = entry["sha256"] if file.name == entry.get("file") else in_name[1] if in_name else ""
+def check_digest(file: Path) -> None:
+    """Refuses a file that has a published name and another content."""
+    wanted = (manifest.by_file(file.name) or {}).get("sha256", "")
     found = sha256(file)
     if not found.startswith(wanted):
         facts = f"its sha256 begins with {found[:8]} and should with {wanted[:8]}"

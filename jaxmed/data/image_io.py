@@ -40,7 +40,7 @@ def decode_gray(content: bytes | str | Path, name: str = "") -> UInt8[np.ndarray
     if pixels.dtype != np.uint8:
         raise UserError(
             f"{name}: {pixels.dtype} pixels, but images must be 8-bit: which gray levels to show is your choice. "
-            "Convert it, for example with `cv2.convertScaleAbs(image, alpha=255 / image.max())`, and save it as 8-bit PNG"
+            "Convert it, for example with `cv2.convertScaleAbs(image, alpha=255 / image.max())`, and save an 8-bit PNG"
         )
     if pixels.ndim == 2:
         return pixels

@@ -48,7 +48,7 @@ def test_a_local_checkpoint_becomes_a_folder_with_its_facts(tool, model, checkpo
     jaxmed.load_weights(target, folder)
     assert_same(leaves(target), leaves(model))
     said = capsys.readouterr().out
-    for words in ("mapped 262 arrays", "ignored 1 keys", "5 classes", "licence: Apache-2.0", f"--config.pretrained.encoder={folder}"):
+    for words in ("mapped 262 arrays", "ignored 1 keys", "5 classes", "licence: Apache-2.0", f"pretrained.encoder={folder}"):
         assert words in said
 
 
@@ -62,7 +62,8 @@ def test_weights_of_ones_own_need_only_an_architecture(tool, checkpoint, tmp_pat
 def test_a_checkpoint_without_classifier_is_converted_without(tool, tmp_path):
     file, folder = tmp_path / "body.npz", tmp_path / "w"
     np.savez(file, **to_state_dict(filled("densenet121", None), "torchvision"))
-    assert tool.main(["--checkpoint", str(file), "--model", "densenet121", "--source", "torchvision", "--out", str(folder)]) == 0
+    args = ["--checkpoint", str(file), "--model", "densenet121", "--source", "torchvision", "--out", str(folder)]
+    assert tool.main(args) == 0
     assert json.loads((folder / "weights.json").read_text())["num_classes"] is None
 
 
@@ -120,7 +121,7 @@ def test_the_hub_is_asked_for_the_first_tag_and_the_older_format(tool, model, tm
     np.savez(file_of_bin, **to_state_dict(model, "timm"))
     monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(hf_hub_download=download))
     assert tool.main(["--model", "mobilenetv2_100", "--out", str(tmp_path / "w")]) == 0
-    assert asked == [("timm/mobilenetv2_100.ra_in1k", "model.safetensors"), ("timm/mobilenetv2_100.ra_in1k", "pytorch_model.bin")]
+    assert asked == [("timm/mobilenetv2_100.ra_in1k", file) for file in ("model.safetensors", "pytorch_model.bin")]
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,7 @@ def test_the_hub_is_asked_for_the_first_tag_and_the_older_format(tool, model, tm
         ([], "say which weights"),
         (["--model", "resnet18.tvv"], "did you mean resnet18.tv_in1k?"),
         (["--model", "mobilenetv2_100.tv_in1k"], "not on the hub: download https://download.pytorch.org"),
+        (["--checkpoint", __file__, "--model", "resnet19"], "no network is named 'resnet19'; there are resnet18, resnet34"),
         (["--checkpoint", "nowhere.pth"], "nowhere.pth: no such file"),
     ],
 )

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import sys
 import zipfile
 
 import numpy as np
@@ -31,7 +32,8 @@ class Payload:
 
 
 @pytest.mark.parametrize("file", ["zip.pth", "legacy.pth", "wrapped.pth"])
-def test_every_kind_of_tensor_is_read_from_both_formats(file):
+def test_every_kind_of_tensor_is_read_from_both_formats_without_torch(file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
     found = read_state_dict(FILES / file)
     assert found.keys() == EXPECTED.keys()
     for name, want in EXPECTED.items():
@@ -65,6 +67,14 @@ def test_globals_outside_the_list_are_refused(tmp_path, name):
     file.write_bytes(_as_zip(b"\x80\x02c" + f"{module}\n{attribute}\n".encode() + b"."))
     with pytest.raises(UserError, match=f"refused.*{name}"):
         read_state_dict(file)
+
+
+def test_one_file_cannot_change_how_the_next_is_read(tmp_path):
+    file = tmp_path / "model.pth"
+    file.write_bytes(_as_zip(b"\x80\x02ctorch\nFloatStorage\n}X\x05\x00\x00\x00dtypeX\x02\x00\x00\x00i1sb."))
+    with pytest.raises(UserError, match="not a table of weights"):
+        read_state_dict(file)
+    assert read_state_dict(FILES / "zip.pth")["float"].dtype == np.float32
 
 
 @pytest.mark.parametrize(
