@@ -79,15 +79,17 @@ def take_turns(steps: list[Callable[[], None]], rounds: int) -> list[list[float]
 
 def jax_train_step(name: str, image: np.ndarray, label: np.ndarray) -> tuple[Callable[[], None], float]:
     """(a call that runs one step and waits for it, compile seconds)."""
-    graph, params, rest = nnx.split(jaxmed.create_model(name, num_classes=1000), nnx.Param, ...)
+    graph, *states = nnx.split(jaxmed.create_model(name, num_classes=1000), nnx.Param, ...)
+    (params, params_tree), (rest, rest_tree) = map(jax.tree.flatten, states)  # flat: an nnx.State costs host time per call
     optimizer = optax.adam(5e-5)
 
     def step(params, rest, opt, image, label):
         def loss_of(params):
-            model = nnx.merge(graph, params, rest, copy=True)
+            states = jax.tree.unflatten(params_tree, params), jax.tree.unflatten(rest_tree, rest)
+            model = nnx.merge(graph, *states, copy=True)
             logits = model(image, train=True, rngs=nnx.Rngs(dropout=0))
             loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
-            return loss, nnx.state(model, nnx.Not(nnx.Param))
+            return loss, jax.tree.leaves(nnx.state(model, nnx.Not(nnx.Param)))
 
         (loss, rest), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
         update, opt = optimizer.update(grads, opt, params)

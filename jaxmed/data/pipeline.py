@@ -69,7 +69,8 @@ class Pipeline:
     A batch is a dict of numpy arrays, this process's rows only (b = batch_size / processes):
         one uint8 [b, size, size, 1] per name in `inputs` ("image", "core", "boundary", "mask"; mask in {0, 1}),
         `label` int32 [b], `case_id` int32 [b] (row of source.cases), `weight` float32 [b].
-    Row r of the global batch belongs to process r mod processes.
+    Process p holds the p-th part of the global batch's rows, so that joined arrays have the same order for any number of
+    processes (dropout masks fall on the same cases).
     """
 
     def __init__(
@@ -112,15 +113,8 @@ class Pipeline:
             raise UserError(f"case {rows[self.labels[rows] < 0][0]} has no label: it cannot be trained on")
         # Derived seeds: Grain shuffles epoch e with seed + e, so plain seeds 42 and 43 would share their orders.
         order, changes = (int(seed) for seed in np.random.SeedSequence(self.seed).generate_state(2))
-        index, count = self.process
-        batches = (
-            grain.MapDataset.source(rows)
-            .shuffle(seed=order)
-            .repeat()
-            .random_map(self.loader(), seed=changes)[index::count]
-            .batch(batch_size // count)[start:]
-        )
-        return self._start(batches, batch_size)
+        elements = grain.MapDataset.source(rows).shuffle(seed=order).repeat().random_map(self.loader(), seed=changes)
+        return self._start(self._own_batches(elements, batch_size)[start:], batch_size)
 
     def evaluate(self, indices: Sequence[int], batch_size: int) -> Batches:
         """Every case exactly once, in order; the last batch is filled up with black images of weight 0, case_id -1.
@@ -129,13 +123,16 @@ class Pipeline:
         """
         rows = self._check(indices, batch_size)
         rows = np.pad(rows, (0, -len(rows) % batch_size), constant_values=_PADDING)
-        index, count = self.process
-        batches = grain.MapDataset.source(rows).map(self.loader(augmented=False))[index::count].batch(batch_size // count)
+        batches = self._own_batches(grain.MapDataset.source(rows).map(self.loader(augmented=False)), batch_size)
         return Batches(iter(batches.to_iter_dataset(_threads())))
 
     def loader(self, augmented: bool = True) -> "Loader":
         """The function that a worker runs: row of the source -> one element of a batch."""
         return Loader(self.cache, self.labels, self.inputs, self.augment if augmented else None)
+
+    def _own_batches(self, elements: grain.MapDataset, batch_size: int) -> grain.MapDataset:
+        index, count = self.process
+        return _OwnRows(elements, batch_size, index, count).batch(batch_size // count)
 
     def _check(self, indices: Sequence[int], batch_size: int) -> np.ndarray:
         rows = np.asarray(indices, np.int64)
@@ -174,6 +171,24 @@ class Pipeline:
 def steps_per_epoch(num_cases: int, batch_size: int) -> int:
     """Batches that make one epoch: the last one is filled with the first cases of the next epoch."""
     return math.ceil(num_cases / batch_size)
+
+
+class _OwnRows(grain.MapDataset):
+    """Of each `batch_size` consecutive elements, those of one process; positions, and so random draws, stay global."""
+
+    def __init__(self, parent: grain.MapDataset, batch_size: int, process: int, count: int):
+        super().__init__(parent)
+        self._batch_size, self._own = batch_size, batch_size // count
+        self._first, self._count = process * self._own, count
+
+    def __len__(self) -> int:
+        return len(self._parent) // self._count
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.slice(index)
+        batch, row = divmod(index, self._own)
+        return self._parent[batch * self._batch_size + self._first + row]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 import sys
 import time
 
+from jaxmed.parallel import is_main
+
 
 class Chrono:
     """Times a run of `total` steps. `seconds` survives a resume; `data_wait` is the share of this epoch spent waiting."""
@@ -33,7 +35,7 @@ class Chrono:
         if self._first_step is None:  # the first step compiles: time left is estimated without it
             self._first_step, self._after_first = step, now
         tty = sys.stderr.isatty()
-        if now - self._last_print >= (1.0 if tty else self.interval) and step > self._first_step:
+        if is_main() and now - self._last_print >= (1.0 if tty else self.interval) and step > self._first_step:
             self._last_print = now
             rate = (now - self._after_first) / (step - self._first_step)
             end = "\r" if tty else "\n"

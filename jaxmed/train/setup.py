@@ -203,7 +203,9 @@ def _groups(config: ConfigDict, source: Source, cache: Cache) -> np.ndarray:
 
 def _split(config: ConfigDict, source: Source, cache: Cache, workdir: Path | None, fold: int | None) -> Split:
     path = Path(workdir) / "splits.csv" if workdir else None
-    if path and path.exists():
+    there = bool(path and path.exists())
+    parallel.barrier("splits.csv")  # no process may find a file that process 0 is just writing
+    if there:
         split = read_split(path, source)
     else:
         split = make_split(
@@ -211,7 +213,7 @@ def _split(config: ConfigDict, source: Source, cache: Cache, workdir: Path | Non
             num_folds=config.cv.folds if fold is not None else None, skipped=cache.skipped,
         )
     check_split(split, source.classes)
-    if path and parallel.is_main():
+    if path and not there and parallel.is_main():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_split(path, split)
     log(f"split ({split.kind}): " + ", ".join(f"{name} {len(split.indices(name))}" for name in ("train", "val", "test")))
