@@ -13,7 +13,7 @@ from jaxmed.nn.pool import global_avg_pool
 
 
 class CrossStageAttention(nnx.Module):
-    """CSA-MoE-Net, section II-B, eqs. 4 to 9.
+    """CSA-MoE-Net, section II-C-2, eqs. 4 to 9.
 
     One learnable query [dim] attends over the stages' mean features; the attended value becomes channel weights of the
     last map through a dim -> hidden -> channels[-1] network with a sigmoid. Key and value projections have no bias (the

@@ -13,7 +13,7 @@ from jaxmed.nn.norm import BatchNorm
 
 
 class Gate(nnx.Module):
-    """CSA-MoE-Net, section II-C, eqs. 10 and 11: experts' features side by side -> 64 -> BN, ReLU, dropout -> softmax weights."""
+    """CSA-MoE-Net, II-D, eqs. 10 and 11: experts' features side by side -> 64 -> BN, ReLU, dropout -> softmax weights."""
 
     def __init__(
         self, dim: int, num_experts: int, *, hidden: int = 64, dropout: float = 0.2,

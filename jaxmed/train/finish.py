@@ -82,7 +82,8 @@ def write_run_json(run: Run, progress: Progress, **extra: Any) -> None:
         "preset": config.preset, "published": config.published.to_dict(), "data": described, "warnings": run.warnings,
         "epochs": config.epochs, "best_epoch": progress.best_epoch,
         "seconds": round(progress.seconds, 1),
-        "monitor": config.monitor, "seeds": config.seeds.to_dict(), "command": " ".join(["python -m jaxmed.main", *sys.argv[1:]]),
+        "monitor": config.monitor, "seeds": config.seeds.to_dict(),
+        "command": " ".join(["python -m jaxmed.main", *sys.argv[1:]]),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "versions": {name: version(name) for name in ("jaxmed", "jax", "flax", "optax", "numpy")},
     }

@@ -101,7 +101,8 @@ def _train_epoch(
         if not one_at_a_time:
             shown = _check_finite(run, pending)
         pending = (step, batch["case_id"], loss)
-        chrono.step(step, f"epoch {progress.epochs_done + 1}/{run.config.epochs}  loss {shown:.4f}")
+        loss_text = "" if math.isnan(shown) else f"  loss {shown:.4f}"
+        chrono.step(step, f"epoch {progress.epochs_done + 1}/{run.config.epochs}{loss_text}")
         if preemption.requested(step):
             _check_finite(run, pending)
             _save(run, progress, plateau, chrono)
