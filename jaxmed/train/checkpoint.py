@@ -43,8 +43,7 @@ class Checkpoints:
         path = self.folder / str(step)
         self._keep = {step, *keep}
         try:
-            if path.exists():  # a save that was cut off between Orbax and host.json
-                self._remove(path)
+            self._remove([path])  # what a save left that was cut off between Orbax and host.json
             # the next step donates these buffers, and on CPU Orbax would write from the very same memory
             copy = jax.tree.map(jnp.copy, _plain(state)) if jax.default_backend() == "cpu" else _plain(state)
             self._pending = (ocp.save_async(path, copy), path, json.dumps(host))
@@ -64,9 +63,7 @@ class Checkpoints:
         except Exception as error:  # tensorstore raises ValueError, Python OSError; both mean that the disk refused
             raise self._disk_error(error) from error
         barrier(f"saved {path.name}")
-        for step in self.steps():
-            if step not in self._keep:
-                self._remove(self.folder / str(step))
+        self._remove([self.folder / str(step) for step in self.steps() if step not in self._keep])
 
     def host(self, step: int) -> dict[str, Any]:
         """What the host kept with checkpoint `step`."""
@@ -93,11 +90,13 @@ class Checkpoints:
             ) from error
         return {k: serialization.from_state_dict(like[k], loaded[k]) if k == "opt" else loaded[k] for k in wanted}
 
-    def _remove(self, path: Path) -> None:
+    def _remove(self, paths: list[Path]) -> None:
+        """Process 0 deletes; the others, whose view of the folder may be older or newer, only wait."""
         if is_main():
-            (path / "host.json").unlink(missing_ok=True)  # first: a half-deleted folder must not look complete
-            shutil.rmtree(path, ignore_errors=True)
-        barrier(f"removed {path.name}")
+            for path in paths:
+                (path / "host.json").unlink(missing_ok=True)  # first: a half-deleted folder must not look complete
+                shutil.rmtree(path, ignore_errors=True)
+        barrier("removed checkpoints")
 
     def _disk_error(self, error: Exception) -> UserError:
         done = self.steps()

@@ -1,0 +1,28 @@
+"""Mistakes on the command line end as one readable line and exit code 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CONFIG = "--config=configs/csa_moe.py"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "--config is missing"),
+        (["--config=configs/nope.py"], "configs/nope.py"),
+        ([CONFIG, "--config.data.bogus=1"], "--config.data.bogus=1 is not a key of this config"),
+        ([CONFIG + ":phantom,foo"], "'foo' is not key=value"),
+        ([CONFIG + ":busi,model=resnet77"], "no model is named 'resnet77'"),
+        ([CONFIG + ":busi", "--mode=check_data"], "data.dir"),
+    ],
+)
+def test_a_mistake_is_one_line(words, expected, tmp_path):
+    command = [sys.executable, "-m", "jaxmed.main", *words, f"--workdir={tmp_path}/run"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert expected in done.stderr and "Traceback" not in done.stderr
