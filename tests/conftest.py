@@ -12,10 +12,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
-@pytest.fixture(autouse=True)
-def private_cache(tmp_path_factory, monkeypatch):
-    """Decoded images of tests never land in the user's cache."""
-    monkeypatch.setenv("JAXMED_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+@pytest.fixture(autouse=True, scope="session")
+def private_cache(tmp_path_factory):
+    """Decoded images and compiled programs of tests never land in the user's cache, nor come from it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXMED_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

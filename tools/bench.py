@@ -21,12 +21,15 @@ import optax
 from flax import nnx
 
 import jaxmed
+from jaxmed.host_memory import restart_with_huge_pages
 
 TORCHVISION = {"mobilenetv2_100": "mobilenet_v2"}  # where torchvision's name is not ours
 
 
 def main() -> None:
     args = parse_args()
+    if not args.default_malloc:
+        restart_with_huge_pages()
     print(f"batch {args.batch}, {args.size} x {args.size}, float32, {args.threads} threads, {args.rounds} rounds")
     print(f"{'model':24}{'jax ms':>9}{'torch ms':>10}{'torch/jax':>11}{'quartiles':>13}{'compile s':>11}")
     for name in args.models:
@@ -40,6 +43,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--default-malloc", action="store_true", help="without jaxmed.host_memory (both sides gain from it)")
     parser.add_argument("--no-torch", action="store_true", help="time jaxmed alone")
     return parser.parse_args()
 

@@ -18,6 +18,11 @@ class Classification:
     classes: tuple[str, ...]
     experts: tuple[str, ...] = ()
 
+    @property
+    def meters(self) -> tuple[str, ...]:
+        """Names of the sums that `loss` returns."""
+        return ("loss", "accuracy", "count", *(f"gate_{name}" for name in self.experts))
+
     def losses(self, out: Outputs, batch: Outputs) -> Float[Array, " b"]:
         """Cross-entropy of each case, float32; cases without a label (-1) count 0."""
         labels = jnp.maximum(batch["label"], 0)

@@ -1,7 +1,7 @@
 """From a config to everything a run needs: data, split, network, state."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,6 @@ class Run:
     workdir: Path
     data: Data
     pipeline: Pipeline
-    eval_pipeline: Pipeline
     task: Classification
     steps: Steps
     state: dict
@@ -87,7 +86,7 @@ class Run:
 
     def eval_batches(self, cases: np.ndarray) -> Iterator[dict]:
         """Every case once, padded to whole batches."""
-        return self.eval_pipeline.evaluate(cases, self.config.batch_size)
+        return self.pipeline.evaluate(cases, self.config.batch_size)
 
     def validation_metrics(self, rows: dict[str, np.ndarray]) -> dict[str, float]:
         """Mean loss, accuracy, AUC and gate weights of evaluated cases."""
@@ -152,28 +151,28 @@ def prepare(config: ConfigDict, workdir: Path, data: Data, *, quiet: bool = Fals
     parallel.check_batch_size(config.batch_size, mesh)
     model = build_model(config, len(data.source.classes))
     warnings, recipe = _pretrain(model, config)
-    experts = tuple(model.input_names) if hasattr(model, "experts") and len(model.input_names) > 1 else ()
-    task = Classification(tuple(data.source.classes), experts)
+    task = make_task(model, data.source.classes)
     optimizer = make_optimizer(config.optimizer)
-    meters = ("loss", "accuracy", "count", *(f"gate_{name}" for name in experts))
-    state = parallel.put_state(new_state(model, optimizer, dict.fromkeys(meters)), mesh)
+    state = parallel.put_state(new_state(model, optimizer, task.meters), mesh)
     layout = parallel.state_shardings(state, mesh)
     steps = Steps(model, task, optimizer, recipe["mean"], recipe["std"], config.seeds.dropout, layout)
     labels = np.array([case.label for case in data.source.cases], np.int32)
-    pipeline = {
-        "seed": config.seeds.order, "workers": config.data.workers, "process": parallel.process(),
-    }
-    run = Run(
-        config, workdir, data,
-        Pipeline(data.cache, labels, model.input_names, augment=dict(config.data.augment), **pipeline),
-        Pipeline(data.cache, labels, model.input_names, augment=None, **pipeline),
-        task, steps, state, mesh, Checkpoints(workdir / "checkpoints"), count(model), warnings,
+    pipeline = Pipeline(
+        data.cache, labels, model.input_names, seed=config.seeds.order, augment=dict(config.data.augment),
+        workers=config.data.workers, process=parallel.process(),
     )
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    run = Run(config, workdir, data, pipeline, task, steps, state, mesh, checkpoints, count(model), warnings)
     if not quiet:
         log(f"model: {config.model.name}, {run.parameters:,} parameters, {config.dtype}, {mesh.size} device(s)")
         for text in warnings:
             log(f"  warning: {text}")
     return run
+
+
+def make_task(model: nnx.Module, classes: Sequence[str]) -> Classification:
+    """What the network learns; its gate, if it has one, weighs one expert per input."""
+    return Classification(tuple(classes), tuple(model.input_names) if len(model.input_names) > 1 else ())
 
 
 def claim_workdir(config: ConfigDict, workdir: Path) -> None:

@@ -6,9 +6,8 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jaxmed.tasks.classification import Classification
 from jaxmed.train.optimizer import make_optimizer
-from jaxmed.train.setup import build_model, log
+from jaxmed.train.setup import build_model, log, make_task
 from jaxmed.train.state import PARTS, new_state
 from jaxmed.train.step import Steps
 from jaxmed.tree import count, flatten
@@ -37,11 +36,9 @@ def show(config: ConfigDict) -> None:
 
 def compile_steps(config: ConfigDict, model: nnx.Module, classes: tuple[str, ...]):
     """(compiled forward of one case, compiled training step of a batch); nothing is allocated."""
-    experts = tuple(model.input_names) if len(model.input_names) > 1 else ()
-    optimizer = make_optimizer(config.optimizer)
-    meters = ("loss", "accuracy", "count", *(f"gate_{name}" for name in experts))
-    steps = Steps(model, Classification(classes, experts), optimizer, (0.5,) * 3, (0.5,) * 3, 0)
-    state = jax.eval_shape(lambda m: new_state(m, optimizer, dict.fromkeys(meters)), model)
+    optimizer, task = make_optimizer(config.optimizer), make_task(model, classes)
+    steps = Steps(model, task, optimizer, (0.5,) * 3, (0.5,) * 3, 0)
+    state = jax.eval_shape(lambda m: new_state(m, optimizer, task.meters), model)
     one = jax.jit(steps._evaluate).lower({k: state[k] for k in PARTS}, _batch(config, model, 1)).compile()
     step = steps.train.lower(state, _batch(config, model, config.batch_size), jnp.float32(0)).compile()
     return one, step

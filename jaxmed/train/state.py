@@ -4,9 +4,9 @@
  "step": batches consumed, "meters": sums since the epoch began}
 """
 
+from collections.abc import Iterable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
@@ -39,7 +39,7 @@ def statistics(model: nnx.Module) -> Tree:
     return unflatten(_flat(model, nnx.BatchStat))
 
 
-def new_state(model: nnx.Module, optimizer: optax.GradientTransformation, meters: dict[str, jax.Array]) -> State:
+def new_state(model: nnx.Module, optimizer: optax.GradientTransformation, meters: Iterable[str]) -> State:
     """A state at step 0."""
     state = split_model(model)
     zeros = {name: jnp.zeros((), jnp.float32) for name in meters}

@@ -25,9 +25,7 @@ def config(kind="experts", **data):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAXMED_CACHE", str(tmp_path_factory.mktemp("cache")))
-        modes.train(config(), workdir)
+    modes.train(config(), workdir)
     return workdir
 
 
@@ -61,8 +59,7 @@ def test_predictions_hold_every_validation_and_test_case_with_gate_weights(train
         assert sum(float(row[f"gate_{name}"]) for name in ("image", "core", "boundary")) == pytest.approx(1.0, abs=1e-6)
 
 
-def test_eval_of_the_test_split_repeats_the_stored_predictions(trained, tmp_path, monkeypatch):
-    monkeypatch.setenv("JAXMED_CACHE", str(tmp_path / "cache"))
+def test_eval_of_the_test_split_repeats_the_stored_predictions(trained, tmp_path):
     modes.evaluate_checkpoint(config(), trained, "test", str(tmp_path / "out"))
     stored = {row["case_id"]: row for row in rows(trained / "predictions.csv") if row["split"] == "test"}
     again = {row["case_id"]: row for row in rows(tmp_path / "out/predictions.csv")}

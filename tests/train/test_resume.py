@@ -35,10 +35,15 @@ def results(workdir: Path) -> tuple:
     return history, (workdir / "predictions.csv").read_text(), (workdir / "metrics.json").read_text()
 
 
-def wait_for_epochs(workdir: Path, epochs: int, process: subprocess.Popen) -> None:
-    path, deadline = workdir / "metrics.jsonl", time.monotonic() + 240
+def saved_step(workdir: Path) -> int:
+    """The newest complete checkpoint."""
+    return max((int(path.parent.name) for path in workdir.glob("checkpoints/*/host.json")), default=0)
+
+
+def wait_for_step(workdir: Path, step: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 240
     while process.poll() is None and time.monotonic() < deadline:
-        if path.exists() and len(path.read_text().splitlines()) >= epochs:
+        if saved_step(workdir) >= step:
             return
         time.sleep(0.02)
     assert process.poll() is None, process.communicate()[0]
@@ -62,7 +67,7 @@ def test_a_run_ends_with_a_table_and_every_file_of_the_workdir(uninterrupted):
 
 def test_sigkill_in_the_middle_and_a_restart_give_the_same_bits(uninterrupted, tmp_path):
     process = start(tmp_path)
-    wait_for_epochs(tmp_path, 2, process)
+    wait_for_step(tmp_path, 2, process)
     process.kill()
     process.communicate()
     output = finish(start(tmp_path, "--config.data.workers=2"))
@@ -72,7 +77,7 @@ def test_sigkill_in_the_middle_and_a_restart_give_the_same_bits(uninterrupted, t
 
 def test_sigterm_saves_exits_143_and_the_same_command_resumes(uninterrupted, tmp_path):
     process = start(tmp_path)
-    wait_for_epochs(tmp_path, 1, process)
+    wait_for_step(tmp_path, 1, process)
     process.send_signal(signal.SIGTERM)
     output = finish(process, code=143)
     assert "the same command resumes" in output
@@ -91,14 +96,13 @@ def test_a_finished_run_is_not_trained_again_and_another_config_is_refused(unint
 
 @pytest.mark.slow
 def test_five_kills_at_random_moments_give_the_same_bits(tmp_path):
-    long = ("--config.epochs=8", "--config.checkpoint_minutes=0.005")
+    long = ("--config.epochs=8", "--config.checkpoint_minutes=0.002")
     finish(start(tmp_path / "whole", *long))
     rng, kills = random.Random(0), 0
     while kills < 5:
         process = start(tmp_path / "cut", *long)
-        done = len((tmp_path / "cut/metrics.jsonl").read_text().splitlines()) if kills else 0
-        wait_for_epochs(tmp_path / "cut", min(done + 1, 7), process)
-        time.sleep(rng.uniform(0, 0.5))
+        wait_for_step(tmp_path / "cut", min(saved_step(tmp_path / "cut") + 3, 35), process)
+        time.sleep(rng.uniform(0, 0.2))
         process.kill()
         process.communicate()
         kills += 1

@@ -38,9 +38,10 @@ class Tiny(nnx.Module):
 def make_steps(mesh, width: int = 4):
     """(compiled steps, state at step 0)"""
     model, optimizer = Tiny(width), make_optimizer(base_config().optimizer)
-    state = parallel.put_state(new_state(model, optimizer, dict.fromkeys(("loss", "accuracy", "count"))), mesh)
+    task = Classification(CLASSES)
+    state = parallel.put_state(new_state(model, optimizer, task.meters), mesh)
     layout = parallel.state_shardings(state, mesh)
-    return Steps(model, Classification(CLASSES), optimizer, (0.5,) * 3, (0.25,) * 3, 42, layout), state
+    return Steps(model, task, optimizer, (0.5,) * 3, (0.25,) * 3, 42, layout), state
 
 
 def make_batch(seed: int, size: int = 8) -> dict[str, np.ndarray]:
