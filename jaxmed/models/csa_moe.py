@@ -46,6 +46,7 @@ class CSAMoE(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.experts = self.input_names = check_experts(experts)
+        check_head(head)
         self.num_classes, self.frozen = num_classes, ()
         shape = dict(dtype=dtype, rngs=rngs)
         self.encoders = nnx.List(
@@ -56,7 +57,7 @@ class CSAMoE(nnx.Module):
         if len(self.experts) > 1:
             self.gate = Gate(channels[-1], len(self.experts), **shape)
         if num_classes is not None:
-            self.head = make_head(head, channels[-1], num_classes, **shape)
+            self.head = (Linear if head == "fc" else MLPHead)(channels[-1], num_classes, **shape)
 
     @property
     def roles(self) -> dict[str, tuple[str, ...]]:
@@ -101,13 +102,10 @@ def check_experts(experts: Sequence[str]) -> tuple[str, ...]:
     return experts
 
 
-def make_head(head: str, dim: int, num_classes: int, *, dtype, rngs: nnx.Rngs) -> nnx.Module:
-    """"fc" or "mlp"."""
-    if head == "fc":
-        return Linear(dim, num_classes, dtype=dtype, rngs=rngs)
-    if head == "mlp":
-        return MLPHead(dim, num_classes, dtype=dtype, rngs=rngs)
-    raise UserError(f"head={head!r} is neither 'fc' (the paper's text) nor 'mlp' (the counts of its Table IV)")
+def check_head(head: str) -> None:
+    """Raises UserError unless `head` is "fc" or "mlp"."""
+    if head not in ("fc", "mlp"):
+        raise UserError(f"head={head!r} is neither 'fc' (the paper's text) nor 'mlp' (the counts of its Table IV)")
 
 
 register("csa_moe")(CSAMoE)

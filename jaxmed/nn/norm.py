@@ -6,6 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxmed.errors import UserError
+from jaxmed.nn.init import ones, zeros
 
 
 class BatchNorm(nnx.Module):
@@ -20,8 +21,8 @@ class BatchNorm(nnx.Module):
         self, channels: int, *, eps: float = 1e-5, momentum: float = 0.9, dtype: jnp.dtype | str = jnp.float32
     ):
         self.eps, self.momentum, self.dtype = eps, momentum, jnp.dtype(dtype)
-        self.scale, self.bias = nnx.Param(jnp.ones(channels)), nnx.Param(jnp.zeros(channels))
-        self.mean, self.var = nnx.BatchStat(jnp.zeros(channels)), nnx.BatchStat(jnp.ones(channels))
+        self.scale, self.bias = nnx.Param(ones(None, (channels,))), nnx.Param(zeros(None, (channels,)))
+        self.mean, self.var = nnx.BatchStat(zeros(None, (channels,))), nnx.BatchStat(ones(None, (channels,)))
 
     def __call__(self, x: Float[Array, "*b c"], train: bool = False) -> Float[Array, "*b c"]:
         mean, var = self._batch_statistics(x) if train else (self.mean.get_value(), self.var.get_value())
