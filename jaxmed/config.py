@@ -62,10 +62,14 @@ def data_config() -> ConfigDict:
 
 
 def parse_arg(arg: str | None, default_data: str) -> tuple[str, dict[str, str]]:
-    """"busi,model=moe_resnet18" -> ("busi", {"model": "moe_resnet18"}); an empty one gives the default data."""
+    """"busi,model=moe_resnet18" -> ("busi", {"model": "moe_resnet18"}), and "model=moe_resnet18,data=busi" the same.
+
+    An argument without data gives the default data.
+    """
     words = [word for word in (arg or "").split(",") if word]
     data = words.pop(0) if words and "=" not in words[0] else default_data
     for word in words:
         if "=" not in word:
             raise UserError(f"config argument {word!r} is not key=value (the data source comes first: busi,model=...)")
-    return data, dict(word.split("=", 1) for word in words)
+    options = dict(word.split("=", 1) for word in words)
+    return options.pop("data", data), options

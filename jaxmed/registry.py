@@ -40,12 +40,18 @@ def create_model(name: str, num_classes: int | None = 2, rngs: nnx.Rngs | None =
     (`dtype`, `in_channels`, `experts`, ...). Raises UserError for an unknown name or option.
     """
     build, preset = _find(name)
-    options = {"num_classes": num_classes, **preset, **overrides}
-    valid = [key for key in inspect.signature(build.__init__).parameters if key not in ("self", "rngs")]
-    unknown = sorted(options.keys() - set(valid))
+    options, valid = {"num_classes": num_classes, **preset, **overrides}, model_options(name)
+    unknown = sorted(options.keys() - valid.keys())
     if unknown:
         raise UserError(f"model {name!r} has no option {', '.join(map(repr, unknown))}; its options: {', '.join(valid)}")
     return build(**options, rngs=nnx.Rngs(0) if rngs is None else rngs)
+
+
+def model_options(name: str) -> dict[str, Any]:
+    """The constructor options of a registered network and their defaults. Raises UserError for an unknown name."""
+    build, preset = _find(name)
+    parameters = inspect.signature(build.__init__).parameters.values()
+    return {p.name: preset.get(p.name, p.default) for p in parameters if p.name not in ("self", "rngs")}
 
 
 def list_models(pattern: str | None = None) -> list[str]:

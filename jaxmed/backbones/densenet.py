@@ -89,10 +89,11 @@ class Features(nnx.Module):
 
 
 @register("densenet121", depths=(6, 12, 24, 16))
+@register("densenet161", depths=(6, 12, 36, 24), growth=48)
 @register("densenet169", depths=(6, 12, 32, 32))
 @register("densenet201", depths=(6, 12, 48, 32))
 class DenseNet(Backbone):
-    """`depths` layers per block, growth rate 32."""
+    """`depths` layers per block, each adding `growth` channels."""
 
     def __init__(
         self, num_classes: int | None = 2, *, depths: tuple[int, ...] = (6, 12, 24, 16), growth: int = 32,

@@ -1,4 +1,4 @@
-"""ResNet (He et al. 2016, "Deep Residual Learning for Image Recognition"), module names as in timm and torchvision."""
+"""ResNet (He et al. 2016) and ResNeXt (Xie et al. 2017), module names as in timm and torchvision."""
 
 import jax
 import jax.numpy as jnp
@@ -30,17 +30,23 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3, 1x1 around a shortcut; the stride sits in the 3x3 (ResNet v1.5, as in torch)."""
+    """1x1, 3x3, 1x1 around a shortcut; the stride sits in the 3x3 (ResNet v1.5, as in torch).
+
+    ResNeXt: the 3x3 has `groups` groups that are `group_width` channels wide in the first stage.
+    """
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int, *, dtype, rngs: nnx.Rngs):
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, *, groups: int = 1, group_width: int = 64, dtype, rngs: nnx.Rngs
+    ):
         shape = dict(bias=False, dtype=dtype, rngs=rngs)
-        self.conv1 = Conv(in_channels, channels, 1, **shape)
-        self.bn1 = BatchNorm(channels, dtype=dtype)
-        self.conv2 = Conv(channels, channels, 3, stride=stride, padding=1, **shape)
-        self.bn2 = BatchNorm(channels, dtype=dtype)
-        self.conv3 = Conv(channels, channels * 4, 1, **shape)
+        width = channels * group_width // 64 * groups
+        self.conv1 = Conv(in_channels, width, 1, **shape)
+        self.bn1 = BatchNorm(width, dtype=dtype)
+        self.conv2 = Conv(width, width, 3, stride=stride, padding=1, groups=groups, **shape)
+        self.bn2 = BatchNorm(width, dtype=dtype)
+        self.conv3 = Conv(width, channels * 4, 1, **shape)
         self.bn3 = BatchNorm(channels * 4, dtype=dtype)
         self.downsample = shortcut(in_channels, channels * 4, stride, dtype=dtype, rngs=rngs)
 
@@ -72,21 +78,27 @@ def apply_shortcut(layers: nnx.List, x: Array, train: bool) -> Array:
 @register("resnet50", block=Bottleneck, depths=(3, 4, 6, 3))
 @register("resnet101", block=Bottleneck, depths=(3, 4, 23, 3))
 @register("resnet152", block=Bottleneck, depths=(3, 8, 36, 3))
+@register("resnext50_32x4d", block=Bottleneck, depths=(3, 4, 6, 3), groups=32, group_width=4)
+@register("resnext101_32x4d", block=Bottleneck, depths=(3, 4, 23, 3), groups=32, group_width=4)
+@register("resnext101_32x8d", block=Bottleneck, depths=(3, 4, 23, 3), groups=32, group_width=8)
+@register("resnext101_64x4d", block=Bottleneck, depths=(3, 4, 23, 3), groups=64, group_width=4)
 class ResNet(Backbone):
-    """`depths` blocks per stage; stage k has 64 * 2^k channels times the block's expansion."""
+    """`depths` blocks per stage; stage k has 64 * 2^k channels times the block's expansion. `groups` makes it a ResNeXt."""
 
     def __init__(
         self, num_classes: int | None = 2, *, block: type = BasicBlock, depths: tuple[int, ...] = (2, 2, 2, 2),
-        in_channels: int = 3, dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs,
+        groups: int = 1, group_width: int = 64, in_channels: int = 3, dtype: jnp.dtype | str = jnp.float32,
+        rngs: nnx.Rngs,
     ):
         self.num_classes = num_classes
+        options = dict(dtype=dtype, rngs=rngs) | ({} if groups == 1 else dict(groups=groups, group_width=group_width))
         self.tap_channels = tuple(64 * 2**k * block.expansion for k in range(4))
         self.conv1 = Conv(in_channels, 64, 7, stride=2, padding=3, bias=False, dtype=dtype, rngs=rngs)
         self.bn1 = BatchNorm(64, dtype=dtype)
         widths = (64, *self.tap_channels)
         self.layer1, self.layer2, self.layer3, self.layer4 = (
             nnx.List([
-                block(widths[k] if i == 0 else widths[k + 1], 64 * 2**k, 2 if i == 0 and k > 0 else 1, dtype=dtype, rngs=rngs)
+                block(widths[k] if i == 0 else widths[k + 1], 64 * 2**k, 2 if i == 0 and k > 0 else 1, **options)
                 for i in range(depths[k])
             ])
             for k in range(4)

@@ -1,4 +1,4 @@
-"""VGG without batch norm (Simonyan and Zisserman 2015), module names as in torchvision."""
+"""VGG (Simonyan and Zisserman 2015) with and without batch norm, module names as in torchvision."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxmed.backbones.backbone import Backbone, Maps
-from jaxmed.nn import Conv, Linear, adaptive_avg_pool, dropout, max_pool, normal, zeros
+from jaxmed.nn import BatchNorm, Conv, Linear, adaptive_avg_pool, dropout, max_pool, normal, zeros
 from jaxmed.registry import register
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -15,14 +15,14 @@ WIDTHS = (64, 128, 256, 512, 512)
 class ReLU(nnx.Module):
     """max(x, 0); an entry of its own so that list positions are torchvision's."""
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, train: bool = False) -> Array:
         return jax.nn.relu(x)
 
 
 class MaxPool(nnx.Module):
     """2x2 maximum, stride 2."""
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, train: bool = False) -> Array:
         return max_pool(x, 2, 2)
 
 
@@ -31,14 +31,14 @@ class Features(nnx.List):
 
     def __call__(self, image: Float[Array, "b h w c"], train: bool = False, rngs: nnx.Rngs | None = None) -> Maps:
         """Before pool3, pool4 and pool5, and after pool5 (strides 4, 8, 16, 32), as timm's features_only."""
-        before, after = self.around_pools(image)
+        before, after = self.around_pools(image, train)
         return [*before[2:], after[-1]]
 
-    def around_pools(self, image: Float[Array, "b h w c"]) -> tuple[Maps, Maps]:
+    def around_pools(self, image: Float[Array, "b h w c"], train: bool = False) -> tuple[Maps, Maps]:
         """(inputs, outputs) of the five pools."""
         before, after, x = [], [], image
         for layer in self:
-            y = layer(x)
+            y = layer(x) if isinstance(layer, Conv) else layer(x, train)
             if isinstance(layer, MaxPool):
                 before.append(x)
                 after.append(y)
@@ -50,6 +50,10 @@ class Features(nnx.List):
 @register("vgg13", depths=(2, 2, 2, 2, 2))
 @register("vgg16", depths=(2, 2, 3, 3, 3))
 @register("vgg19", depths=(2, 2, 4, 4, 4))
+@register("vgg11_bn", depths=(1, 1, 2, 2, 2), batch_norm=True)
+@register("vgg13_bn", depths=(2, 2, 2, 2, 2), batch_norm=True)
+@register("vgg16_bn", depths=(2, 2, 3, 3, 3), batch_norm=True)
+@register("vgg19_bn", depths=(2, 2, 4, 4, 4), batch_norm=True)
 class VGG(Backbone):
     """`depths` 3x3 convolutions before each of five pools, then 4096, 4096, num_classes with dropout.
 
@@ -59,14 +63,15 @@ class VGG(Backbone):
     tap_channels = WIDTHS[1:]
 
     def __init__(
-        self, num_classes: int | None = 2, *, depths: tuple[int, ...] = (2, 2, 3, 3, 3), in_channels: int = 3,
-        dropout: float = 0.5, dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs,
+        self, num_classes: int | None = 2, *, depths: tuple[int, ...] = (2, 2, 3, 3, 3), batch_norm: bool = False,
+        in_channels: int = 3, dropout: float = 0.5, dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs,
     ):
         self.num_classes, self.rate = num_classes, dropout
         layers: list[nnx.Module] = []
         for width, depth in zip(WIDTHS, depths, strict=True):
             for _ in range(depth):
-                layers += [Conv(in_channels, width, 3, padding=1, bias_init=zeros, dtype=dtype, rngs=rngs), ReLU()]
+                layers.append(Conv(in_channels, width, 3, padding=1, bias_init=zeros, dtype=dtype, rngs=rngs))
+                layers += [BatchNorm(width, dtype=dtype), ReLU()] if batch_norm else [ReLU()]
                 in_channels = width
             layers.append(MaxPool())
         self.features = Features(layers)
@@ -77,7 +82,7 @@ class VGG(Backbone):
 
     def csa_taps(self, image: Float[Array, "b h w c"], train: bool = False, rngs: nnx.Rngs | None = None) -> Maps:
         """Outputs of pool2 to pool5 (strides 4, 8, 16, 32; 128, 256, 512, 512 channels)."""
-        return self.features.around_pools(image)[1][1:]
+        return self.features.around_pools(image, train)[1][1:]
 
     def pooled(self, image: Float[Array, "b h w c"], train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b d"]:
         """The 4096 numbers before the last layer, or the mean of the last map where there is no head."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxmed.errors import UserError
 from jaxmed.nn.init import Initializer, kaiming_normal, torch_uniform
 from jaxmed.nn.strips import sum_over_strips, window_slice
 
@@ -138,7 +139,7 @@ class Conv(nnx.Module):
         bias_init: Initializer | None = None, dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs,
     ):
         self.stride, self.padding, self.dilation, self.groups = pair(stride), pair(padding), pair(dilation), groups
-        self.dtype = jnp.dtype(dtype)
+        self.in_channels, self.dtype = in_channels, jnp.dtype(dtype)
         shape = (*pair(kernel_size), in_channels // groups, out_channels)
         self.kernel = nnx.Param((kernel_init or kaiming_normal())(rngs.params(), shape, groups))
         if bias:
@@ -146,6 +147,11 @@ class Conv(nnx.Module):
             self.bias = nnx.Param((bias_init or torch_uniform(fan_in))(rngs.params(), (out_channels,)))
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+        if x.ndim != 4 or x.shape[-1] != self.in_channels:
+            raise UserError(
+                f"this convolution takes [batch, height, width, {self.in_channels}], got {list(x.shape)}: channels come last; "
+                "repeat a gray image three times, or build the network with in_channels="
+            )
         y = conv2d(
             x.astype(self.dtype), self.kernel.get_value().astype(self.dtype),
             self.stride, self.padding, self.dilation, self.groups,

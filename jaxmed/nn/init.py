@@ -39,6 +39,11 @@ def normal(std: float) -> Initializer:
     return lambda key, shape, groups=1: draw(jax.random.normal, key, shape, scale=std)
 
 
+def trunc_normal(std: float) -> Initializer:
+    """Normal with the given standard deviation, cut at -2 and 2 (absolute) as timm's transformers do."""
+    return lambda key, shape, groups=1: draw(jax.random.normal, key, shape, scale=std).clip(-2.0, 2.0)
+
+
 def zeros(key: jax.Array | None, shape: tuple[int, ...], groups: int = 1) -> jax.Array:
     """All zero."""
     return jnp.array(np.zeros(shape, np.float32))

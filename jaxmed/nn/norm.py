@@ -47,3 +47,21 @@ class BatchNorm(nnx.Module):
     def _update(self, running: nnx.BatchStat, new: Array) -> None:
         old = running.get_value()
         running.set_value(self.momentum * old + (1 - self.momentum) * jax.lax.stop_gradient(new))
+
+
+class LayerNorm(nnx.Module):
+    """Normalisation over the last axis with scale and bias; `eps` differs between networks, so it has no default.
+
+    Statistics are float32 whatever `dtype` is.
+    """
+
+    def __init__(self, channels: int, *, eps: float, dtype: jnp.dtype | str = jnp.float32):
+        self.eps, self.dtype = eps, jnp.dtype(dtype)
+        self.scale, self.bias = nnx.Param(ones(None, (channels,))), nnx.Param(zeros(None, (channels,)))
+
+    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+        x = x.astype(jnp.float32)
+        x = x - jnp.mean(x, -1, keepdims=True)
+        x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + self.eps)
+        wide = (1,) * (x.ndim - 1) + (-1,)
+        return (x * self.scale.get_value().reshape(wide) + self.bias.get_value().reshape(wide)).astype(self.dtype)

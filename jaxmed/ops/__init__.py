@@ -1,1 +1,1 @@
-
+"""Numeric kernels without parameters."""

@@ -24,9 +24,13 @@ class Classification:
         return ("loss", "accuracy", "count", *(f"gate_{name}" for name in self.experts))
 
     def losses(self, out: Outputs, batch: Outputs) -> Float[Array, " b"]:
-        """Cross-entropy of each case, float32; cases without a label (-1) count 0."""
-        labels = jnp.maximum(batch["label"], 0)
-        losses = optax.softmax_cross_entropy_with_integer_labels(out["logits"].astype(jnp.float32), labels)
+        """Cross-entropy of each case, float32; cases without a label (-1) count 0.
+
+        The members of an ensemble (`member_logits`) each learn from their own: the sum of theirs.
+        """
+        logits = out["member_logits"] if "member_logits" in out else out["logits"][:, None]
+        labels = jnp.broadcast_to(jnp.maximum(batch["label"], 0)[:, None], logits.shape[:2])
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels).sum(1)
         return jnp.where(batch["label"] >= 0, losses, 0.0)
 
     def loss(self, out: Outputs, batch: Outputs) -> tuple[Array, dict[str, Array]]:

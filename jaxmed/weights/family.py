@@ -24,12 +24,15 @@ class Naming:
     rules: (pattern, replacement) on the start of our path, whose leaf already has its published name; the first match wins,
     and a path that no rule matches keeps its name. layouts: (pattern of our whole path, Layout), the first match wins.
     spellings: rewrites of older published keys into today's. ignore: patterns of published keys that hold no parameter.
+    copies: for networks that list one shared parameter several times: published keys -> {further key: the key it repeats},
+    in the order in which torch loads them.
     """
 
     rules: tuple[Rule, ...] = ()
     layouts: tuple[tuple[str, Layout], ...] = ()
     spellings: tuple[Rule, ...] = ()
     ignore: tuple[str, ...] = (BATCH_COUNTER,)
+    copies: Callable[[Iterable[str]], dict[str, str]] = lambda keys: {}
     leaves: Mapping[str, str] = field(default_factory=lambda: TORCH_LEAVES)
 
     def key(self, path: str) -> str:

@@ -52,10 +52,11 @@ def to_state_dict(model: nnx.Module, target: str = "timm") -> dict[str, np.ndarr
     """
     family, naming = _rules(model, target)
     leaves = flatten(tree_of(model))
-    return {
+    table = {
         key: np.array(naming.layout(path).to_torch(np.asarray(leaves[path])), order="C")
         for key, path in naming.keys(leaves).items()
     }
+    return table | {copy: table[key] for copy, key in naming.copies(table).items()}
 
 
 def _open(weights: Mapping[str, Any] | str | Path, source: str) -> tuple[dict[str, np.ndarray], str, str]:

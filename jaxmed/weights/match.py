@@ -71,8 +71,15 @@ def match(
     wanted = naming.keys(path for path in leaves if not is_under(path, head))
     result.initialised = [path for path in leaves if is_under(path, head)]
     absent = _absent_keys(leaves, family, naming, head)
-    for name in arrays:
+    copies = naming.copies(wanted)
+    ranks = {key: rank for rank, key in enumerate(copies, 1)}
+    for name in sorted(arrays, key=lambda name: ranks.get(naming.spell(name), 0)):  # as in torch, the last copy counts
         key = naming.spell(name)
+        if key in copies:
+            path = wanted[copies[key]]
+            result.ignored += [result.mapped[path]] if path in result.mapped else []
+            result.mapped.pop(path, None)
+            key = copies[key]
         if key not in wanted:
             (result.ignored if naming.ignores(key) or key in absent else result.unused).append(name)
         elif wanted[key] in result.mapped:

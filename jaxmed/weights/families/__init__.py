@@ -3,13 +3,24 @@
 from flax import nnx
 
 from jaxmed.errors import UserError
+from jaxmed.weights.families.convnext import CONVNEXT
+from jaxmed.weights.families.cswin import CSWIN
 from jaxmed.weights.families.densenet import DENSENET
+from jaxmed.weights.families.efficientnet import EFFICIENTNET
+from jaxmed.weights.families.focalnet import FOCALNET
+from jaxmed.weights.families.hiera import HIERA
 from jaxmed.weights.families.mobilenetv2 import MOBILENETV2
+from jaxmed.weights.families.mpvit import MPVIT
+from jaxmed.weights.families.pvt_v2 import PVT_V2
 from jaxmed.weights.families.resnet import RESNET
+from jaxmed.weights.families.swin import SWIN
 from jaxmed.weights.families.vgg import VGG
+from jaxmed.weights.families.vit import VIT
 from jaxmed.weights.family import Family
 
-FAMILIES: tuple[Family, ...] = (RESNET, DENSENET, VGG, MOBILENETV2)
+FAMILIES: tuple[Family, ...] = (
+    RESNET, DENSENET, VGG, EFFICIENTNET, MOBILENETV2, SWIN, VIT, CONVNEXT, CSWIN, MPVIT, PVT_V2, FOCALNET, HIERA,
+)  # fmt: skip
 
 
 def family_of(model: nnx.Module) -> Family | None:
