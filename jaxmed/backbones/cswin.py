@@ -22,30 +22,17 @@ from jaxmed.nn import (
     trunc_normal,
     zeros,
 )
+from jaxmed.ops.windows import window_merge, window_partition
 from jaxmed.registry import register
 
 EPS = 1e-5
 TRANSFORMER_INIT = dict(kernel_init=trunc_normal(0.02), bias_init=zeros)
 
 
-def cut(x: Float[Array, "b h w c"], height: int, width: int) -> Float[Array, "n height width c"]:
-    """The height x width windows of each map, row by row; they tile it."""
-    b, h, w, c = x.shape
-    x = x.reshape(b, h // height, height, w // width, width, c)
-    return x.swapaxes(2, 3).reshape(-1, height, width, c)
-
-
-def join(windows: Float[Array, "n height width c"], h: int, w: int) -> Float[Array, "b h w c"]:
-    """The inverse of `cut`."""
-    _, height, width, c = windows.shape
-    x = windows.reshape(-1, h // height, w // width, height, width, c)
-    return x.swapaxes(2, 3).reshape(-1, h, w, c)
-
-
 class StripeAttention(nnx.Module):
-    """Self-attention inside each window plus LePE (eq. 7): a 3x3 depthwise convolution of the values.
+    """Self-attention inside each window plus LePE, the paper's "locally-enhanced positional encoding".
 
-    LePE sees one window at a time, so zeros stand for the pixels beyond its border.
+    LePE is a 3x3 depthwise convolution of the values. It sees one window at a time: zeros stand for pixels beyond the border.
     """
 
     def __init__(self, dim: int, num_heads: int, window: tuple[int, int], *, dtype, rngs: nnx.Rngs):
@@ -54,12 +41,10 @@ class StripeAttention(nnx.Module):
 
     def __call__(self, qkv: Float[Array, "b h w c3"]) -> Float[Array, "b h w c"]:
         """Query, key and value side by side in the channels -> the attended values."""
-        windows = cut(qkv, *self.window)
-        n, height, width, channels = windows.shape
-        q, k, v = split_heads(windows.reshape(n, height * width, channels), 3, self.num_heads)
-        shape = (n, height, width, channels // 3)
-        out = attend(q, k, v).reshape(shape) + self.get_v(v.reshape(shape))
-        return join(out, *qkv.shape[1:3])
+        q, k, v = split_heads(window_partition(qkv, self.window), 3, self.num_heads)
+        maps = v.reshape(-1, *self.window, qkv.shape[-1] // 3)
+        out = attend(q, k, v) + self.get_v(maps).reshape(q.shape[0], q.shape[1], -1)
+        return window_merge(out, self.window, *qkv.shape[1:3])
 
 
 class CSWinBlock(nnx.Module):

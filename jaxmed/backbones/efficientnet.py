@@ -21,7 +21,8 @@ EXPANSION = 6  # of all stages but the first
 FEATURES = (1, 2, 4, 6)  # the last stages at strides 4, 8, 16 and 32
 EXPANDED = (1, 2, 3, 5)  # stages whose first block widens a map before it halves it
 
-# B0 to B4: Table 1 times 1.1^phi in depth (rounded up) and 1.2^phi in width (multiples of 8; stem, seven stages, head)
+# B0 to B4: Table 1 times 1, 1.1, 1.2, 1.4, 1.8 in depth (rounded up) and 1, 1, 1.1, 1.2, 1.4 in width (nearest multiple of 8);
+# the channels are those of the stem, the seven stages and the head
 DEPTHS = ((1, 2, 2, 3, 3, 4, 1), (2, 3, 3, 4, 4, 5, 2), (2, 3, 3, 4, 4, 5, 2), (2, 3, 3, 5, 5, 6, 2), (2, 4, 4, 6, 6, 8, 2))
 DIMS = (
     (32, 16, 24, 40, 80, 112, 192, 320, 1280),

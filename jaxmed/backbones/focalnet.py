@@ -123,7 +123,7 @@ class FocalNet(Backbone):
     def features(self, image: Float[Array, "b h w c"], train: bool = False, rngs: nnx.Rngs | None = None) -> Maps:
         """The four stages' outputs; the last one before the final norm."""
         if min(image.shape[1:3]) < 32:
-            raise UserError(f"FocalNet takes images of 32 x 32 pixels or more, got {list(image.shape)}: resize them")
+            raise UserError(f"FocalNet takes images of 32 x 32 or more, got {list(image.shape)}: resize them")
         x, maps = self.stem(image), []
         for stage in self.layers:
             x = stage(x, train, rngs)

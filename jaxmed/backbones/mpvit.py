@@ -57,7 +57,7 @@ class PatchConv(nnx.Module):
 
 
 class PatchEmbedding(nnx.Module):
-    """Multi-scale patch embedding (section 3.2): each further convolution widens the view, 3x3, 5x5, 7x7; one map per path."""
+    """The paper's "multi-scale patch embedding": each further convolution widens the view, 3x3, 5x5, 7x7; one map per path."""
 
     def __init__(self, dim: int, paths: int, stride: int, *, dtype, rngs: nnx.Rngs):
         strides = [stride] + [1] * (paths - 1)
@@ -168,7 +168,7 @@ class LocalPath(nnx.Module):
 
 
 class Stage(nnx.Module):
-    """The local branch on the first map and one transformer path per map, side by side, then a 1x1 convolution (eq. 5)."""
+    """The local branch on the first map and one transformer path per map, side by side, then a 1x1 convolution."""
 
     def __init__(
         self, dim: int, out: int, paths: int, mlp_ratio: int, rates: list[float], *, dtype, rngs: nnx.Rngs

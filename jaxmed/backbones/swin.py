@@ -48,7 +48,8 @@ class SwinBlock(nnx.Module):
         shift = tuple(self.shift if n > self.window_size else 0 for n in padded)  # a single window has nothing to shift
         mask = shift_mask(*padded, self.window_size, shift) if any(shift) else None
         qkv = jnp.roll(self.attn.qkv(x), (-shift[0], -shift[1]), (1, 2)) if any(shift) else self.attn.qkv(x)
-        mixed = window_merge(self.attn.mix(window_partition(qkv, self.window_size), mask), self.window_size, *padded)
+        window = (self.window_size, self.window_size)
+        mixed = window_merge(self.attn.mix(window_partition(qkv, window), mask), window, *padded)
         mixed = jnp.roll(mixed, shift, (1, 2)) if any(shift) else mixed
         return self.attn.proj(mixed[:, :height, :width])
 

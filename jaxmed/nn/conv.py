@@ -9,11 +9,12 @@ from jaxtyping import Array, Float
 
 from jaxmed.errors import UserError
 from jaxmed.nn.init import Initializer, kaiming_normal, torch_uniform
-from jaxmed.nn.strips import sum_over_strips, window_slice
+from jaxmed.nn.strips import largest_divisor, sum_over_strips, window_slice
 
 Pair = int | tuple[int, int]
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 SMALL_MAP = 16  # output positions
+GROUPED_WIDTH = 64  # channels of the groups that are treated as one dense kernel
 
 
 def pair(value: Pair) -> tuple[int, int]:
@@ -27,11 +28,10 @@ def conv2d(
 ) -> Float[Array, "b h2 w2 o"]:
     """Cross-correlation; `padding` zeros on both sides of each axis, as torch counts them.
 
-    GPU and TPU run `lax.conv`. On CPU the gradient of an ungrouped kernel is a sum of matrix products over strips, and a 1x1
+    GPU and TPU run `lax.conv`. On CPU the gradient of the kernel is a sum of matrix products over strips, and an ungrouped 1x1
     convolution is a matrix product, because XLA's own forms are slow there (reverse mode only: no `jax.jvp`).
     """
-    options = (pair(stride), pair(padding), pair(dilation))
-    return lax_conv(x, kernel, *options, groups) if groups > 1 else _dense_conv(x, kernel, *options)
+    return _conv(x, kernel, pair(stride), pair(padding), pair(dilation), groups)
 
 
 def lax_conv(x: Array, kernel: Array, stride, padding, dilation, groups: int = 1) -> Array:
@@ -42,8 +42,8 @@ def lax_conv(x: Array, kernel: Array, stride, padding, dilation, groups: int = 1
     )
 
 
-def cpu_conv(x: Array, kernel: Array, stride, padding, dilation) -> Array:
-    """The same; a 1x1 kernel, or a map of few positions, becomes a matrix product.
+def cpu_conv(x: Array, kernel: Array, stride, padding, dilation, groups: int = 1) -> Array:
+    """The same; an ungrouped 1x1 kernel, or a map of few positions, becomes a matrix product.
 
     XLA's convolution falls to a very slow loop on some small maps: 2x2x512 with a 3x3 kernel, batch 32, took 646 ms against
     4 ms as a product; from 5 x 5 on the two are level.
@@ -51,8 +51,8 @@ def cpu_conv(x: Array, kernel: Array, stride, padding, dilation) -> Array:
     kh, kw, channels, out = kernel.shape
     padded = [n + 2 * p for n, p in zip(x.shape[1:3], padding, strict=True)]
     size = [(n - (k - 1) * d - 1) // s + 1 for n, k, d, s in zip(padded, (kh, kw), dilation, stride, strict=True)]
-    if (kh, kw) != (1, 1) and size[0] * size[1] > SMALL_MAP:
-        return lax_conv(x, kernel, stride, padding, dilation)
+    if groups > 1 or ((kh, kw) != (1, 1) and size[0] * size[1] > SMALL_MAP):
+        return lax_conv(x, kernel, stride, padding, dilation, groups)
     x = jnp.pad(x, ((0, 0), *((p, p) for p in padding), (0, 0)))
     taps = [(i * dilation[0], j * dilation[1]) for i in range(kh) for j in range(kw)]
     windows = jnp.concatenate([window_slice(x, tap, size, stride) for tap in taps], -1)
@@ -60,14 +60,16 @@ def cpu_conv(x: Array, kernel: Array, stride, padding, dilation) -> Array:
     return product.reshape(x.shape[0], *size, out)
 
 
-def lax_kernel_gradient(x: Array, g: Array, kernel: Array, stride, padding, dilation) -> Array:
+def lax_kernel_gradient(x: Array, g: Array, kernel: Array, stride, padding, dilation, groups: int = 1) -> Array:
     """XLA's own form: a convolution whose window is the whole map."""
-    return jax.vjp(lambda k: lax_conv(x, k, stride, padding, dilation), kernel)[1](g)[0]
+    return jax.vjp(lambda k: lax_conv(x, k, stride, padding, dilation, groups), kernel)[1](g)[0]
 
 
-def cpu_kernel_gradient(x: Array, g: Array, kernel: Array, stride, padding, dilation) -> Array:
+def cpu_kernel_gradient(x: Array, g: Array, kernel: Array, stride, padding, dilation, groups: int = 1) -> Array:
     """Each strip of the map: its windows side by side, [positions, kh * kw * i], times the gradient, [positions, o]."""
     kh, kw = kernel.shape[:2]
+    if groups > 1:
+        return grouped_kernel_gradient(x, g, kernel, stride, padding, dilation, groups)
     if (kh, kw) == (1, 1) and padding == (0, 0):
         return _product(window_slice(x, (0, 0), g.shape[1:3], stride), g).reshape(kernel.shape).astype(kernel.dtype)
     taps = [(i * dilation[0], j * dilation[1]) for i in range(kh) for j in range(kw)]
@@ -79,6 +81,28 @@ def cpu_kernel_gradient(x: Array, g: Array, kernel: Array, stride, padding, dila
     reach = tuple((k - 1) * d + 1 for k, d in zip((kh, kw), dilation, strict=True))
     total = sum_over_strips(x, g, reach, stride, padding, body)
     return total.T.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def grouped_kernel_gradient(x: Array, g: Array, kernel: Array, stride, padding, dilation, groups: int) -> Array:
+    """The same for groups: several groups at once as if dense, of which only the blocks on the diagonal are kept.
+
+    XLA's own form took 9.1 s for 32 groups of 4 channels on a 56 x 56 map, batch 4, and 0.06 s for the forward pass.
+    """
+    (kh, kw, width, out), together = kernel.shape, largest_divisor(groups, max(1, GROUPED_WIDTH // kernel.shape[2]))
+    chunks, wide = groups // together, out // groups
+    taps = [(i * dilation[0], j * dilation[1]) for i in range(kh) for j in range(kw)]
+
+    def body(xs: Array, gs: Array) -> Array:
+        windows = jnp.stack([window_slice(xs, tap, gs.shape[1:3], stride) for tap in taps], 3)
+        windows = windows.reshape(-1, len(taps), chunks, together * width)
+        gs = gs.reshape(-1, chunks, together * wide)
+        return jnp.einsum("pno,ptni->noti", gs, windows, preferred_element_type=jnp.float32)
+
+    reach = tuple((k - 1) * d + 1 for k, d in zip((kh, kw), dilation, strict=True))
+    total = sum_over_strips(x, g, reach, stride, padding, body)
+    blocks = total.reshape(chunks, together, wide, len(taps), together, width)
+    own = jnp.diagonal(blocks, axis1=1, axis2=4)  # [chunks, wide, taps, width, together]
+    return jnp.transpose(own, (2, 3, 0, 4, 1)).reshape(kernel.shape).astype(kernel.dtype)
 
 
 def _product(a: Array, b: Array) -> Array:
@@ -97,21 +121,21 @@ def _rows_product(a: Array, b: Array) -> Array:
     return jnp.einsum("pm,pn->mn", *rows, preferred_element_type=jnp.float32)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _dense_conv(x: Array, kernel: Array, stride, padding, dilation) -> Array:
-    shape = dict(stride=stride, padding=padding, dilation=dilation)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _conv(x: Array, kernel: Array, stride, padding, dilation, groups: int) -> Array:
+    shape = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
     return jax.lax.platform_dependent(
         x, kernel, cpu=functools.partial(cpu_conv, **shape), default=functools.partial(lax_conv, **shape)
     )
 
 
 def _forward(x: Array, kernel: Array, *shape) -> tuple[Array, tuple[Array, Array]]:
-    return _dense_conv(x, kernel, *shape), (x, kernel)
+    return _conv(x, kernel, *shape), (x, kernel)
 
 
-def _backward(stride, padding, dilation, residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+def _backward(stride, padding, dilation, groups: int, residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = residuals
-    shape = dict(stride=stride, padding=padding, dilation=dilation)
+    shape = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
 
     def input_gradient(conv):
         return lambda x, kernel, g: jax.vjp(lambda x: conv(x, kernel, **shape), x)[1](g)[0]
@@ -124,7 +148,7 @@ def _backward(stride, padding, dilation, residuals: tuple[Array, Array], g: Arra
     return dx, dk
 
 
-_dense_conv.defvjp(_forward, _backward)
+_conv.defvjp(_forward, _backward)
 
 
 class Conv(nnx.Module):

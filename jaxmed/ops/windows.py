@@ -1,4 +1,4 @@
-"""Square windows of a map: cutting, joining, and which tokens of a shifted window may see each other."""
+"""Windows of a map: cutting, joining, and which tokens of a shifted window may see each other."""
 
 import functools
 
@@ -7,16 +7,18 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 
-def window_partition(x: Float[Array, "b h w c"], window: int) -> Float[Array, "n t c"]:
-    """Non-overlapping windows, [b * h/window * w/window, window^2, c], row by row; h and w must be multiples of `window`."""
+def window_partition(x: Float[Array, "b h w c"], window: tuple[int, int]) -> Float[Array, "n t c"]:
+    """Non-overlapping windows, row by row, and their tokens, row by row; `window` = (rows, columns) must tile the map."""
     b, h, w, c = x.shape
-    x = x.reshape(b, h // window, window, w // window, window, c)
-    return jnp.swapaxes(x, 2, 3).reshape(-1, window * window, c)
+    rows, columns = window
+    x = x.reshape(b, h // rows, rows, w // columns, columns, c)
+    return jnp.swapaxes(x, 2, 3).reshape(-1, rows * columns, c)
 
 
-def window_merge(windows: Float[Array, "n t c"], window: int, height: int, width: int) -> Float[Array, "b h w c"]:
+def window_merge(windows: Float[Array, "n t c"], window: tuple[int, int], height: int, width: int) -> Float[Array, "b h w c"]:
     """The inverse of `window_partition` for maps of this height and width."""
-    x = windows.reshape(-1, height // window, width // window, window, window, windows.shape[-1])
+    rows, columns = window
+    x = windows.reshape(-1, height // rows, width // columns, rows, columns, windows.shape[-1])
     return jnp.swapaxes(x, 2, 3).reshape(-1, height, width, windows.shape[-1])
 
 

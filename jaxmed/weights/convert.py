@@ -34,7 +34,7 @@ def convert(arrays: Mapping[str, np.ndarray], model: str, source: str, name: str
 
     Raises the UserError of `load_weights` where they do not fit; `name` is for its message.
     """
-    family = need_family(abstract(model))
+    family = need_family(abstract(model), source)
     naming = family.naming(source)
     num_classes = _num_classes(arrays, family, naming)
     target = abstract(model, num_classes)

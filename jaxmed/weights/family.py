@@ -7,6 +7,7 @@ resulting table, so one set of rules serves both directions and a round trip is 
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from jaxmed.errors import UserError
 from jaxmed.weights.layouts import AS_IS, Layout, default_layout
@@ -77,7 +78,8 @@ class Family:
 
     model: name of the class. models: shell patterns of its registry names. top: our modules above the last feature map,
     absent where num_classes=None; the last of them is the linear layer that a new task replaces. sign: a pattern that every
-    checkpoint of this family has a key for, and no other family's.
+    checkpoint of this family has a key for, and no other family's. refuse: why weights of a source do not belong into a network
+    although every key and shape fits, or "".
     """
 
     name: str
@@ -86,6 +88,7 @@ class Family:
     top: tuple[str, ...]
     sign: str
     namings: Mapping[str, Naming]
+    refuse: Callable[[Any, str], str] = lambda model, source: ""
 
     @property
     def head(self) -> str:

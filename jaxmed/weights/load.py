@@ -68,7 +68,7 @@ def _open(weights: Mapping[str, Any] | str | Path, source: str) -> tuple[dict[st
 
 
 def _rules(part: nnx.Module, source: str) -> tuple[Family | None, Naming]:
-    family = family_of(part) if source == "jaxmed" else need_family(part)
+    family = family_of(part) if source == "jaxmed" else need_family(part, source)
     return family, family.naming(source) if family else OWN
 
 

@@ -64,6 +64,7 @@ def closest(arrays: Mapping[str, np.ndarray]) -> tuple[str, str, float] | None:
         for family in FAMILIES if _signed(family, arrays)
         for name in _names(family)
         for source, naming in _namings(family).items()
+        if not family.refuse(network(name), source)
     ]  # fmt: skip
     best = max(scores, key=lambda row: row[2], default=None)
     return best if best and best[2] >= _CLOSE else None
@@ -77,9 +78,15 @@ def share(arrays: Mapping[str, np.ndarray], leaves: Mapping[str, Any], family: F
 
 
 @functools.cache
-def network_leaves(name: str, num_classes: int | None = 1000) -> dict[str, Any]:
+def network(name: str) -> nnx.Module:
+    """A registered network with shapes instead of arrays."""
+    return nnx.eval_shape(lambda: create_model(name, num_classes=1000))
+
+
+@functools.cache
+def network_leaves(name: str) -> dict[str, Any]:
     """Our path -> shape and dtype, for a registered network; no array is made."""
-    return flatten(tree_of(nnx.eval_shape(lambda: create_model(name, num_classes=num_classes))))
+    return flatten(tree_of(network(name)))
 
 
 def _namings(family: Family) -> dict[str, Naming]:

@@ -1,16 +1,14 @@
 """Converted folders, pretrained names and the manifest."""
 
 import json
-import re
 
 import numpy as np
 import pytest
 
 import jaxmed
 from jaxmed.errors import UserError
-from jaxmed.weights import manifest, preprocessing, read_facts, read_state_dict, write_folder
+from jaxmed.weights import preprocessing, read_facts, read_state_dict, write_folder
 from jaxmed.weights.converted import cache_dir
-from jaxmed.weights.families import FAMILIES
 from tests.weights.networks import assert_same, empty, filled, leaves
 
 FACTS = {"name": "densenet121.mine", "leaves": 2, "preprocessing": {"mean": [0.5] * 3, "std": [0.25] * 3, "size": 160}}
@@ -87,22 +85,6 @@ def test_an_unfinished_or_damaged_folder_is_named(tmp_path):
     (folder / "weights.json").unlink()
     with pytest.raises(UserError, match="not a folder of converted weights"):
         preprocessing(folder)
-
-
-def test_every_entry_of_the_manifest_can_be_converted():
-    for name, entry in manifest.pretrained().items():
-        assert entry["model"] in jaxmed.list_models(), name
-        assert entry["licence"] in ("BSD-3-Clause", "Apache-2.0", "CC-BY-NC-4.0"), name
-        assert entry.get("hub") == f"timm/{name}" or entry["url"].endswith(entry["file"]), name
-        assert entry["file_source"] in ("timm", "torchvision"), name
-        assert len(entry["mean"]) == len(entry["std"]) == 3 and entry["interpolation"] in ("bilinear", "bicubic"), name
-        if "file" in entry:
-            assert entry["sha256"][:8] == re.search(r"-([0-9a-f]{8})", entry["file"])[1], name
-
-
-def test_every_registered_backbone_has_pretrained_weights():
-    for name in (name for family in FAMILIES for pattern in family.models for name in jaxmed.list_models(pattern)):
-        assert manifest.by_model(name), name
 
 
 def test_facts_are_plain_json(tmp_path):

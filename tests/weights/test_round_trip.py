@@ -22,10 +22,19 @@ SMALLEST = {
     "densenet": lambda: empty("densenet121", depths=(1, 2, 1, 1), growth=4),
     "vgg": lambda: nnx.eval_shape(narrow_vgg),
     "mobilenetv2": lambda: empty("mobilenetv2_100"),
+    "efficientnet": lambda: empty("tf_efficientnet_b0"),
+    "convnext": lambda: empty("convnext_tiny", depths=(1, 1, 2, 1), dims=(8, 16, 24, 32)),
+    "swin": lambda: empty("swin_tiny_patch4_window7_224", depths=(1, 2, 1, 1), dims=(8, 16, 32, 64), num_heads=(1, 2, 4, 8)),
+    "vit": lambda: empty("vit_tiny_patch16_224", depth=2, dim=16, num_heads=2),
+    "hiera": lambda: empty("hiera_tiny_224", depths=(1, 1, 2, 1), dims=(8, 16, 32, 64)),
+    "pvt_v2": lambda: empty("pvt_v2_b0", depths=(1, 1, 2, 1), dims=(8, 16, 20, 32)),
+    "focalnet": lambda: empty("focalnet_tiny_lrf", depths=(1, 1, 2, 1), dims=(8, 16, 24, 32)),
+    "cswin": lambda: empty("cswin_tiny_224", depths=(1, 1, 2, 1), dims=(8, 16, 32, 64)),
+    "mpvit": lambda: empty("mpvit_tiny", depths=(1, 1, 2, 1), dims=(16, 24, 32, 40)),
 }
 NAMINGS = [(family.name, naming) for family in FAMILIES for naming in (*family.namings, "jaxmed")]
 LIVE = ["timm/mobilenetv2_100", "timm/vgg16", "torchvision/mobilenetv2_100"]
-FIXTURES = {"timm_resnet18": "timm/resnet18", "timm_densenet121": "timm/densenet121", "tv_vgg16": "torchvision/vgg16"}
+FIXTURES = json.loads((GOLDEN / "create.json").read_text())
 
 
 def narrow_vgg():
@@ -45,7 +54,8 @@ def _published_shapes(name: str, source: str, num_classes: int) -> dict[str, lis
     naming = family_of(model).naming(source)
     keys, leaf_shapes = naming.keys(shapes_of(model)), shapes_of(model)
     published = {key: naming.layout(path).to_torch(np.empty(leaf_shapes[path].shape, np.int8)) for key, path in keys.items()}
-    return {key: list(array.shape) for key, array in published.items()}
+    shapes = {key: list(array.shape) for key, array in published.items()}
+    return shapes | {copy: shapes[key] for copy, key in naming.copies(keys).items()}
 
 
 def shapes_of(model):
@@ -70,9 +80,9 @@ def test_names_and_shapes_are_those_of_the_live_network(key):
 
 @pytest.mark.parametrize("fixture", FIXTURES)
 def test_names_and_shapes_are_those_of_the_golden_fixture(fixture):
-    source, name = FIXTURES[fixture].split("/")
+    recipe = FIXTURES[fixture]
     entries = json.loads((GOLDEN / f"{fixture}.json").read_text())["entries"]
-    assert _published_shapes(name, source, 10) == {key: shape for key, shape, _ in entries}
+    assert _published_shapes(recipe["name"], recipe["source"], 10) == {key: shape for key, shape, _ in entries}
 
 
 def test_every_family_has_a_sign_that_no_other_family_shows():

@@ -29,9 +29,11 @@ def family_of(model: nnx.Module) -> Family | None:
     return next((family for family in FAMILIES if family.model in classes), None)
 
 
-def need_family(model: nnx.Module) -> Family:
-    """`family_of`, or a UserError that says what to do instead."""
+def need_family(model: nnx.Module, source: str = "") -> Family:
+    """`family_of`, or a UserError that says what to do instead; also where weights of `source` belong to another network."""
     family = family_of(model)
+    if family and (reason := family.refuse(model, source)):
+        raise UserError(reason)
     if family is None:
         roles = ", ".join(f"into={role!r}" for role in getattr(model, "roles", {}))
         hint = f"; fill its parts with load_weights(..., {roles})" if roles else ""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -67,15 +68,25 @@ class Consecutive(Naming):
         return {place.sub(lambda m: f"_blocks.{numbers[int(m[1]), int(m[2])]}", key): path for key, path in table.items()}
 
 
+def _refuse(model: Any, source: str) -> str:
+    """Keys and shapes cannot tell the two paddings apart."""
+    if source not in ("keras", "official") or model.kind.same_padding:
+        return ""
+    return (
+        f"weights from source={source!r} were trained with TensorFlow's padding and epsilon: "
+        "they belong into tf_efficientnet_*, not into efficientnet_*"
+    )
+
+
 _LAST_TWO = Layout(lambda array: np.swapaxes(array, 2, 3), lambda array: np.swapaxes(array, 2, 3))
 
-# The Keras and the official weights belong to the tf_efficientnet_* networks; the keys cannot tell these from efficientnet_*.
 EFFICIENTNET = Family(
     name="efficientnet",
     model="EfficientNet",
     models=("efficientnet_b*", "tf_efficientnet_*"),
     top=("classifier",),
     # stage 5 has at least four blocks here and three in MobileNetV2, whose timm names are otherwise the same
+    refuse=_refuse,
     sign=r"blocks\.5\.3\.conv_pwl\.(weight|kernel)|block2a_dwconv/depthwise_kernel|_blocks\.0\._depthwise_conv\.weight",
     namings={
         "timm": Naming(),

@@ -23,7 +23,7 @@ MOBILENETV2 = Family(
     model="MobileNetV2",
     models=("mobilenetv2*",),
     top=("classifier.1",),
-    sign=r"blocks\.1\.0\.conv_pwl\.weight|features\.2\.conv\.0\.0\.(weight|kernel)",
+    sign=r"blocks\.3\.3\.conv_pwl\.weight|features\.2\.conv\.0\.0\.(weight|kernel)",
     namings={
         "torchvision": Naming(),
         "timm": Naming(

@@ -1,6 +1,6 @@
 """Vision Transformer: our names are timm's."""
 
-from jaxmed.weights.family import Family, Naming
+from jaxmed.weights.family import BATCH_COUNTER, Family, Naming
 
 _LAYER = "encoder.layers.encoder_layer_"
 
@@ -11,7 +11,7 @@ VIT = Family(
     top=("head",),
     sign=r"cls_token|class_token",
     namings={
-        "timm": Naming(),
+        "timm": Naming(ignore=(BATCH_COUNTER, r"pre_logits\..*")),  # a layer of old 21k files that timm leaves out as well
         "torchvision": Naming(
             rules=(
                 (r"cls_token", "class_token"),
