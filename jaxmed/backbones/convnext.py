@@ -6,16 +6,16 @@ from jaxtyping import Array, Float
 
 from jaxmed.backbones.backbone import Backbone, Maps
 from jaxmed.nn import (
+    TRANSFORMER_INIT,
     Conv,
     DepthwiseConv,
     LayerNorm,
     Linear,
     Mlp,
-    drop_path,
+    add_branch,
     drop_path_rates,
     global_avg_pool,
     trunc_normal,
-    zeros,
 )
 from jaxmed.registry import register
 
@@ -36,7 +36,7 @@ class Block(nnx.Module):
         self, x: Float[Array, "b h w c"], train: bool = False, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "b h w c"]:
         y = self.mlp(self.norm(self.conv_dw(x)))
-        return x + drop_path(y * self.gamma.get_value().astype(y.dtype).reshape(1, 1, 1, -1), self.rate, train, rngs)
+        return add_branch(x, y * self.gamma.get_value().astype(y.dtype).reshape(1, 1, 1, -1), self.rate, train, rngs)
 
 
 class Stage(nnx.Module):
@@ -44,7 +44,7 @@ class Stage(nnx.Module):
 
     def __init__(self, in_dim: int, dim: int, rates: list[float], *, dtype, rngs: nnx.Rngs):
         shape = dict(dtype=dtype, rngs=rngs)
-        conv = dict(kernel_init=trunc_normal(0.02), bias_init=zeros, **shape)
+        conv = TRANSFORMER_INIT | shape
         shrink = [LayerNorm(in_dim, eps=EPS, dtype=dtype), Conv(in_dim, dim, 2, stride=2, **conv)] if in_dim != dim else []
         self.downsample = nnx.List(shrink)
         self.blocks = nnx.List([Block(dim, rate, **shape) for rate in rates])
@@ -72,7 +72,7 @@ class ConvNeXt(Backbone):
         dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs,
     ):
         self.num_classes, self.tap_channels = num_classes, tuple(dims)
-        options = dict(kernel_init=trunc_normal(0.02), bias_init=zeros, dtype=dtype, rngs=rngs)
+        options = TRANSFORMER_INIT | dict(dtype=dtype, rngs=rngs)
         self.stem = nnx.List([Conv(in_channels, dims[0], 4, stride=4, **options), LayerNorm(dims[0], eps=EPS, dtype=dtype)])
         rates = drop_path_rates(drop_path, depths)
         self.stages = nnx.List([

@@ -8,25 +8,23 @@ from jaxtyping import Array, Float
 from jaxmed.backbones.backbone import Backbone, Maps
 from jaxmed.errors import UserError
 from jaxmed.nn import (
+    TRANSFORMER_INIT,
     Conv,
     DepthwiseConv,
     LayerNorm,
     Linear,
     Mlp,
+    add_branch,
     attend,
-    drop_path,
     drop_path_rates,
     global_avg_pool,
     split_heads,
     torch_uniform,
-    trunc_normal,
-    zeros,
 )
 from jaxmed.ops.windows import window_merge, window_partition
 from jaxmed.registry import register
 
 EPS = 1e-5
-TRANSFORMER_INIT = dict(kernel_init=trunc_normal(0.02), bias_init=zeros)
 
 
 class StripeAttention(nnx.Module):
@@ -66,8 +64,8 @@ class CSWinBlock(nnx.Module):
         self.mlp = Mlp(dim, 4 * dim, **options)
 
     def __call__(self, x: Float[Array, "b h w c"], train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b h w c"]:
-        x = x + drop_path(self.attention(self.norm1(x)), self.rate, train, rngs)
-        return x + drop_path(self.mlp(self.norm2(x)), self.rate, train, rngs)
+        x = add_branch(x, self.attention(self.norm1(x)), self.rate, train, rngs)
+        return add_branch(x, self.mlp(self.norm2(x)), self.rate, train, rngs)
 
     def attention(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Each branch on its share of the channels of query, key and value; the results side by side."""

@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxmed.backbones.backbone import Backbone, Maps
-from jaxmed.nn import BatchNorm, Conv, Linear, avg_pool, global_avg_pool, kaiming_normal, max_pool, zeros
+from jaxmed.nn import BatchNorm, Conv, Linear, avg_pool, computed_once, global_avg_pool, kaiming_normal, max_pool, zeros
 from jaxmed.registry import register
 
 
@@ -35,7 +35,7 @@ class DenseBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h w c2"]:
         for i in range(self.depth):
-            x = jnp.concatenate([x, getattr(self, f"denselayer{i + 1}")(x, train)], -1)
+            x = computed_once(jnp.concatenate([x, getattr(self, f"denselayer{i + 1}")(x, train)], -1))
         return x
 
 

@@ -10,8 +10,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxmed.backbones.backbone import Backbone, Maps
-from jaxmed.nn import BatchNorm, Conv, DepthwiseConv, Linear, SqueezeExcite, dropout, global_avg_pool, pad_same
-from jaxmed.nn.drop_path import drop_path, drop_path_rates
+from jaxmed.nn import BatchNorm, Conv, DepthwiseConv, Linear, SqueezeExcite, add_branch, dropout, global_avg_pool, pad_same
+from jaxmed.nn.drop_path import drop_path_rates
 from jaxmed.registry import register
 
 # Table 1: stages 2 to 8 of the paper are our blocks.0 to blocks.6
@@ -94,7 +94,7 @@ class Block(nnx.Module):
         if hasattr(self, "se"):
             y = self.se(y)
         y = last_norm(pointwise(y), train)
-        return x + drop_path(y, self.rate, train, rngs) if self.residual else y
+        return add_branch(x, y, self.rate, train, rngs) if self.residual else y
 
 
 class DepthwiseSeparable(Block):

@@ -7,33 +7,20 @@ from jaxtyping import Array, Float
 from jaxmed.backbones.backbone import Backbone, Maps
 from jaxmed.errors import UserError
 from jaxmed.nn import (
-    Conv,
+    TRANSFORMER_INIT,
     DepthwiseConv,
     LayerNorm,
     Linear,
     Mlp,
-    drop_path,
+    PatchEmbed,
+    add_branch,
     drop_path_rates,
     gelu,
     global_avg_pool,
-    trunc_normal,
-    zeros,
 )
 from jaxmed.registry import register
 
 EPS = 1e-5
-INIT = dict(kernel_init=trunc_normal(0.02), bias_init=zeros)
-
-
-class Downsample(nnx.Module):
-    """Patches of `patch` x `patch` pixels that do not overlap -> one position each, then a norm; a rest is dropped."""
-
-    def __init__(self, in_channels: int, dim: int, patch: int, *, dtype, rngs: nnx.Rngs):
-        self.proj = Conv(in_channels, dim, patch, stride=patch, **INIT, dtype=dtype, rngs=rngs)
-        self.norm = LayerNorm(dim, eps=EPS, dtype=dtype)
-
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
-        return self.norm(self.proj(x))
 
 
 class FocalModulation(nnx.Module):
@@ -45,9 +32,9 @@ class FocalModulation(nnx.Module):
 
     def __init__(self, dim: int, levels: int, *, dtype, rngs: nnx.Rngs):
         shape = dict(dtype=dtype, rngs=rngs)
-        self.f = Linear(dim, 2 * dim + levels + 1, **INIT, **shape)
-        self.h, self.proj = (Linear(dim, dim, **INIT, **shape) for _ in range(2))
-        options = dict(bias=False, kernel_init=INIT["kernel_init"], **shape)
+        self.f = Linear(dim, 2 * dim + levels + 1, **TRANSFORMER_INIT, **shape)
+        self.h, self.proj = (Linear(dim, dim, **TRANSFORMER_INIT, **shape) for _ in range(2))
+        options = dict(bias=False, kernel_init=TRANSFORMER_INIT["kernel_init"], **shape)
         self.focal_layers = nnx.List([DepthwiseConv(dim, 3 + 2 * k, padding=1 + k, **options) for k in range(levels)])
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
@@ -70,8 +57,8 @@ class Block(nnx.Module):
         self.mlp = Mlp(dim, 4 * dim, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"], train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b h w c"]:
-        x = x + drop_path(self.modulation(self.norm1(x)), self.drop, train, rngs)
-        return x + drop_path(self.mlp(self.norm2(x)), self.drop, train, rngs)
+        x = add_branch(x, self.modulation(self.norm1(x)), self.drop, train, rngs)
+        return add_branch(x, self.mlp(self.norm2(x)), self.drop, train, rngs)
 
 
 class Stage(nnx.Module):
@@ -81,7 +68,7 @@ class Stage(nnx.Module):
         self, in_channels: int, dim: int, downsample: bool, levels: int, rates: list[float], *, dtype, rngs: nnx.Rngs
     ):
         if downsample:
-            self.downsample = Downsample(in_channels, dim, 2, dtype=dtype, rngs=rngs)
+            self.downsample = PatchEmbed(in_channels, dim, 2, 2, eps=EPS, **TRANSFORMER_INIT, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List([Block(dim, levels, rate, dtype=dtype, rngs=rngs) for rate in rates])
 
     def __call__(self, x: Float[Array, "b h w c"], train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b h2 w2 d"]:
@@ -111,14 +98,14 @@ class FocalNet(Backbone):
     ):
         self.num_classes, self.tap_channels = num_classes, tuple(dims)
         shape = dict(dtype=dtype, rngs=rngs)
-        self.stem = Downsample(in_channels, dims[0], 4, **shape)
+        self.stem = PatchEmbed(in_channels, dims[0], 4, 4, eps=EPS, **TRANSFORMER_INIT, **shape)
         self.layers = nnx.List([
             Stage(dims[max(k - 1, 0)], dims[k], k > 0, levels, rates, **shape)
             for k, rates in enumerate(drop_path_rates(drop_path, depths))
         ])
         self.norm = LayerNorm(dims[-1], eps=EPS, dtype=dtype)
         if num_classes is not None:
-            self.head = Linear(dims[-1], num_classes, **INIT, **shape)
+            self.head = Linear(dims[-1], num_classes, **TRANSFORMER_INIT, **shape)
 
     def features(self, image: Float[Array, "b h w c"], train: bool = False, rngs: nnx.Rngs | None = None) -> Maps:
         """The four stages' outputs; the last one before the final norm."""

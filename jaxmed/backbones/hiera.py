@@ -9,7 +9,19 @@ from jaxtyping import Array, Float
 
 from jaxmed.backbones.backbone import Backbone, Maps
 from jaxmed.errors import UserError
-from jaxmed.nn import Conv, LayerNorm, Linear, Mlp, attend, drop_path, drop_path_rates, global_avg_pool, trunc_normal, zeros
+from jaxmed.nn import (
+    TRANSFORMER_INIT,
+    Conv,
+    LayerNorm,
+    Linear,
+    Mlp,
+    add_branch,
+    attend,
+    drop_path_rates,
+    global_avg_pool,
+    trunc_normal,
+    zeros,
+)
 from jaxmed.nn.conv import Pair, pair
 from jaxmed.registry import register
 
@@ -59,7 +71,7 @@ class MaskUnitAttention(nnx.Module):
 
     def __init__(self, dim: int, out: int, num_heads: int, *, pooled: bool, local: bool, dtype, rngs: nnx.Rngs):
         self.num_heads, self.pooled, self.local = num_heads, pooled, local
-        options = dict(kernel_init=trunc_normal(0.02), bias_init=zeros, dtype=dtype, rngs=rngs)
+        options = TRANSFORMER_INIT | dict(dtype=dtype, rngs=rngs)
         self.qkv = Linear(dim, 3 * out, **options)
         self.proj = Linear(out, out, **options)
 
@@ -84,7 +96,7 @@ class Block(nnx.Module):
         shape = dict(dtype=dtype, rngs=rngs)
         self.norm1 = LayerNorm(dim, eps=EPS, dtype=dtype)
         if pooled:
-            self.proj = Linear(dim, out, kernel_init=trunc_normal(0.02), bias_init=zeros, **shape)
+            self.proj = Linear(dim, out, **TRANSFORMER_INIT, **shape)
         self.attn = MaskUnitAttention(dim, out, num_heads, pooled=pooled, local=local, **shape)
         self.norm2 = LayerNorm(out, eps=EPS, dtype=dtype)
         self.mlp = Mlp(out, 4 * out, **shape)
@@ -92,8 +104,8 @@ class Block(nnx.Module):
     def __call__(self, x: Float[Array, "b u t c"], train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b u t2 d"]:
         normed = self.norm1(x)
         shortcut = pool(self.proj(normed)) if hasattr(self, "proj") else x  # the widened shortcut is normed, the plain one not
-        x = shortcut + drop_path(self.attn(normed), self.rate, train, rngs)
-        return x + drop_path(self.mlp(self.norm2(x)), self.rate, train, rngs)
+        x = add_branch(shortcut, self.attn(normed), self.rate, train, rngs)
+        return add_branch(x, self.mlp(self.norm2(x)), self.rate, train, rngs)
 
 
 @register("hiera_tiny_224", depths=(1, 2, 7, 2))

@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxmed.backbones.backbone import Backbone, Maps
-from jaxmed.nn import BatchNorm, Conv, DepthwiseConv, Linear, dropout, global_avg_pool, normal, zeros
+from jaxmed.nn import BatchNorm, Conv, DepthwiseConv, Linear, computed_once, dropout, global_avg_pool, normal, zeros
 from jaxmed.registry import register
 
 # expansion, channels, blocks, stride of the first block (Table 2)
@@ -51,7 +51,7 @@ class InvertedResidual(nnx.Module):
         for layer in wide:
             y = layer(y, train)
         y = norm(project(y), train)
-        return x + y if self.residual else y
+        return computed_once(x + y) if self.residual else y
 
 
 class Features(nnx.List):

@@ -7,26 +7,24 @@ from jaxtyping import Array, Float
 
 from jaxmed.backbones.backbone import Backbone, Maps
 from jaxmed.nn import (
+    TRANSFORMER_INIT,
     BatchNorm,
     Conv,
     DepthwiseConv,
     LayerNorm,
     Linear,
     Mlp,
-    drop_path,
+    add_branch,
     drop_path_rates,
     global_avg_pool,
     normal,
     torch_uniform,
-    trunc_normal,
-    zeros,
 )
 from jaxmed.registry import register
 
 EPS = 1e-6
 HEADS = 8
 WINDOWS = ((3, 2), (5, 3), (7, 3))  # relative positions: window, number of heads that use it; 8 heads together
-TRANSFORMER_INIT = dict(kernel_init=trunc_normal(0.02), bias_init=zeros)
 
 
 class ConvNorm(nnx.Module):
@@ -134,8 +132,8 @@ class Layer(nnx.Module):
         rngs: nnx.Rngs | None,
     ) -> Float[Array, "b h w c"]:
         x = encode(x)
-        x = x + drop_path(self.factoratt_crpe(self.norm1(x), positions), self.rate, train, rngs)
-        return x + drop_path(self.mlp(self.norm2(x)), self.rate, train, rngs)
+        x = add_branch(x, self.factoratt_crpe(self.norm1(x), positions), self.rate, train, rngs)
+        return add_branch(x, self.mlp(self.norm2(x)), self.rate, train, rngs)
 
 
 class Path(nnx.Module):

@@ -8,18 +8,19 @@ from jaxtyping import Array, Float
 from jaxmed.backbones.backbone import Backbone, Maps
 from jaxmed.errors import UserError
 from jaxmed.nn import (
+    TRANSFORMER_INIT,
     Conv,
     DepthwiseConv,
     LayerNorm,
     Linear,
+    PatchEmbed,
     adaptive_avg_pool,
+    add_branch,
     attend,
-    drop_path,
     drop_path_rates,
     gelu,
     global_avg_pool,
     split_heads,
-    trunc_normal,
     zeros,
 )
 from jaxmed.registry import register
@@ -31,22 +32,12 @@ EPS, EMBED_EPS = 1e-6, 1e-5  # the released networks: blocks and stage ends; pat
 
 def linear(in_features: int, out_features: int, **shape) -> Linear:
     """Weights N(0, 0.02), biases 0."""
-    return Linear(in_features, out_features, kernel_init=trunc_normal(0.02), bias_init=zeros, **shape)
+    return Linear(in_features, out_features, **TRANSFORMER_INIT, **shape)
 
 
-class PatchEmbed(nnx.Module):
-    """Overlapping patches (section 3.2): a strided convolution with half its width as padding, and a norm.
-
-    A side of n pixels gives ceil(n / stride).
-    """
-
-    def __init__(self, in_channels: int, dim: int, kernel: int, stride: int, *, dtype, rngs: nnx.Rngs):
-        options = dict(stride=stride, padding=kernel // 2, bias_init=zeros, dtype=dtype, rngs=rngs)
-        self.proj = Conv(in_channels, dim, kernel, **options)
-        self.norm = LayerNorm(dim, eps=EMBED_EPS, dtype=dtype)
-
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
-        return self.norm(self.proj(x))
+def patch_embed(in_channels: int, dim: int, kernel: int, stride: int, **shape) -> PatchEmbed:
+    """Overlapping patches (section 3.2), half a patch of padding: a side of n pixels gives ceil(n / stride)."""
+    return PatchEmbed(in_channels, dim, kernel, stride, eps=EMBED_EPS, padding=kernel // 2, **shape)
 
 
 class Attention(nnx.Module):
@@ -91,8 +82,7 @@ class Mlp(nnx.Module):
         self.is_linear = is_linear
         shape = dict(dtype=dtype, rngs=rngs)
         self.fc1 = linear(dim, hidden, **shape)
-        self.dwconv = DepthwiseConv(hidden, 3, padding=1, **shape)
-        self.dwconv.bias.set_value(zeros(None, (hidden,)))
+        self.dwconv = DepthwiseConv(hidden, 3, padding=1, bias_init=zeros, **shape)
         self.fc2 = linear(hidden, dim, **shape)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
@@ -114,8 +104,8 @@ class Block(nnx.Module):
         self.mlp = Mlp(dim, dim * mlp_ratio, is_linear, **shape)
 
     def __call__(self, x: Float[Array, "b h w c"], train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b h w c"]:
-        x = x + drop_path(self.attn(self.norm1(x)), self.drop, train, rngs)
-        return x + drop_path(self.mlp(self.norm2(x)), self.drop, train, rngs)
+        x = add_branch(x, self.attn(self.norm1(x)), self.drop, train, rngs)
+        return add_branch(x, self.mlp(self.norm2(x)), self.drop, train, rngs)
 
 
 class Stage(nnx.Module):
@@ -123,7 +113,7 @@ class Stage(nnx.Module):
 
     def __init__(self, in_channels: int, dim: int, downsample: bool, blocks: list[Block], *, dtype, rngs: nnx.Rngs):
         if downsample:
-            self.downsample = PatchEmbed(in_channels, dim, 3, 2, dtype=dtype, rngs=rngs)
+            self.downsample = patch_embed(in_channels, dim, 3, 2, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List(blocks)
         self.norm = LayerNorm(dim, eps=EPS, dtype=dtype)
 
@@ -155,7 +145,7 @@ class PVTv2(Backbone):
     ):
         self.num_classes, self.tap_channels, self.is_linear = num_classes, tuple(dims), is_linear
         shape = dict(dtype=dtype, rngs=rngs)
-        self.patch_embed = PatchEmbed(in_channels, dims[0], 7, 4, **shape)
+        self.patch_embed = patch_embed(in_channels, dims[0], 7, 4, **shape)
         self.stages = nnx.List([])
         for k, rates in enumerate(drop_path_rates(drop_path, depths)):
             options = (dims[k], num_heads[k], REDUCTIONS[k], mlp_ratios[k], is_linear)

@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxmed.backbones.backbone import Backbone, Maps
-from jaxmed.nn import BatchNorm, Conv, Linear, global_avg_pool, max_pool
+from jaxmed.nn import BatchNorm, Conv, Linear, computed_once, global_avg_pool, max_pool
 from jaxmed.registry import register
 
 
@@ -26,7 +26,7 @@ class BasicBlock(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h2 w2 c2"]:
         y = jax.nn.relu(self.bn1(self.conv1(x), train))
         y = self.bn2(self.conv2(y), train)
-        return jax.nn.relu(y + apply_shortcut(self.downsample, x, train))
+        return computed_once(jax.nn.relu(y + apply_shortcut(self.downsample, x, train)))
 
 
 class Bottleneck(nnx.Module):
@@ -54,7 +54,7 @@ class Bottleneck(nnx.Module):
         y = jax.nn.relu(self.bn1(self.conv1(x), train))
         y = jax.nn.relu(self.bn2(self.conv2(y), train))
         y = self.bn3(self.conv3(y), train)
-        return jax.nn.relu(y + apply_shortcut(self.downsample, x, train))
+        return computed_once(jax.nn.relu(y + apply_shortcut(self.downsample, x, train)))
 
 
 def shortcut(in_channels: int, channels: int, stride: int, *, dtype, rngs: nnx.Rngs) -> nnx.List:

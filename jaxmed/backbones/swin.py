@@ -6,16 +6,16 @@ from jaxtyping import Array, Float
 
 from jaxmed.backbones.backbone import Backbone, Maps
 from jaxmed.nn import (
-    Conv,
+    TRANSFORMER_INIT,
     LayerNorm,
     Linear,
     Mlp,
+    PatchEmbed,
     WindowAttention,
-    drop_path,
+    add_branch,
     drop_path_rates,
     global_avg_pool,
     trunc_normal,
-    zeros,
 )
 from jaxmed.ops.windows import pad_to_multiple, shift_mask, window_merge, window_partition
 from jaxmed.registry import register
@@ -37,8 +37,8 @@ class SwinBlock(nnx.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], train: bool = False, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "b h w c"]:
-        x = x + drop_path(self.attention(self.norm1(x)), self.rate, train, rngs)
-        return x + drop_path(self.mlp(self.norm2(x)), self.rate, train, rngs)
+        x = add_branch(x, self.attention(self.norm1(x)), self.rate, train, rngs)
+        return add_branch(x, self.mlp(self.norm2(x)), self.rate, train, rngs)
 
     def attention(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Attention in (shifted) windows. The map is padded to whole windows; padding takes part, as in the published code."""
@@ -90,17 +90,6 @@ class Stage(nnx.Module):
         return x
 
 
-class PatchEmbed(nnx.Module):
-    """4x4 pixels to one token, then a norm."""
-
-    def __init__(self, in_channels: int, dim: int, *, dtype, rngs: nnx.Rngs):
-        self.proj = Conv(in_channels, dim, PATCH, stride=PATCH, dtype=dtype, rngs=rngs)
-        self.norm = LayerNorm(dim, eps=EPS, dtype=dtype)
-
-    def __call__(self, image: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
-        return self.norm(self.proj(pad_to_multiple(image, PATCH)))
-
-
 @register("swin_tiny_patch4_window7_224")
 @register("swin_small_patch4_window7_224", depths=(2, 2, 18, 2))
 @register("swin_base_patch4_window7_224", depths=(2, 2, 18, 2), dims=(128, 256, 512, 1024), num_heads=(4, 8, 16, 32))
@@ -118,19 +107,19 @@ class Swin(Backbone):
     ):
         self.num_classes, self.tap_channels = num_classes, tuple(dims)
         shape = dict(dtype=dtype, rngs=rngs)
-        self.patch_embed = PatchEmbed(in_channels, dims[0], **shape)
+        self.patch_embed = PatchEmbed(in_channels, dims[0], PATCH, PATCH, eps=EPS, **shape)
         rates = drop_path_rates(drop_path, depths)
         self.layers = nnx.List([
             Stage(dims[s], num_heads[s], window_size, rates[s], merge=s > 0, **shape) for s in range(len(depths))
         ])
         self.norm = LayerNorm(dims[-1], eps=EPS, dtype=dtype)
         if num_classes is not None:
-            head = Linear(dims[-1], num_classes, kernel_init=trunc_normal(0.02), bias_init=zeros, **shape)
+            head = Linear(dims[-1], num_classes, **TRANSFORMER_INIT, **shape)
             self.head = nnx.Dict({"fc": head})
 
     def features(self, image: Float[Array, "b h w c"], train: bool = False, rngs: nnx.Rngs | None = None) -> Maps:
         """Outputs of the four stages, before the final norm."""
-        x, maps = self.patch_embed(image), []
+        x, maps = self.patch_embed(pad_to_multiple(image, PATCH)), []
         for stage in self.layers:
             x = stage(x, train, rngs)
             maps.append(x)

@@ -6,7 +6,18 @@ from jaxtyping import Array, Float
 
 from jaxmed.backbones.backbone import Backbone, Maps
 from jaxmed.errors import UserError
-from jaxmed.nn import Attention, Conv, LayerNorm, Linear, Mlp, drop_path, drop_path_rates, normal, trunc_normal, zeros
+from jaxmed.nn import (
+    TRANSFORMER_INIT,
+    Attention,
+    Conv,
+    LayerNorm,
+    Linear,
+    Mlp,
+    add_branch,
+    drop_path_rates,
+    normal,
+    trunc_normal,
+)
 from jaxmed.registry import register
 
 EPS = 1e-6
@@ -23,8 +34,8 @@ class Block(nnx.Module):
         self.mlp = Mlp(dim, 4 * dim, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b t c"], train: bool = False, rngs: nnx.Rngs | None = None) -> Float[Array, "b t c"]:
-        x = x + drop_path(self.attn(self.norm1(x)), self.rate, train, rngs)
-        return x + drop_path(self.mlp(self.norm2(x)), self.rate, train, rngs)
+        x = add_branch(x, self.attn(self.norm1(x)), self.rate, train, rngs)
+        return add_branch(x, self.mlp(self.norm2(x)), self.rate, train, rngs)
 
 
 @register("vit_tiny_patch16_224", dim=192, num_heads=3)
@@ -54,7 +65,7 @@ class VisionTransformer(Backbone):
         self.blocks = nnx.List([Block(dim, num_heads, rate, **shape) for rate in rates])
         self.norm = LayerNorm(dim, eps=EPS, dtype=dtype)
         if num_classes is not None:
-            self.head = Linear(dim, num_classes, kernel_init=trunc_normal(0.02), bias_init=zeros, **shape)
+            self.head = Linear(dim, num_classes, **TRANSFORMER_INIT, **shape)
 
     def tokens(
         self, image: Float[Array, "b h w c"], train: bool = False, rngs: nnx.Rngs | None = None

@@ -7,19 +7,20 @@ from jaxmed.nn.depthwise import DepthwiseConv, depthwise_conv
 from jaxmed.nn.drop_path import drop_path, drop_path_rates
 from jaxmed.nn.dropout import dropout
 from jaxmed.nn.gate import Gate
-from jaxmed.nn.init import kaiming_normal, normal, ones, torch_uniform, trunc_normal, zeros
+from jaxmed.nn.init import TRANSFORMER_INIT, kaiming_normal, normal, ones, torch_uniform, trunc_normal, zeros
 from jaxmed.nn.linear import Linear
 from jaxmed.nn.mlp import Mlp, gelu
 from jaxmed.nn.norm import BatchNorm, LayerNorm
+from jaxmed.nn.patch_embed import PatchEmbed
 from jaxmed.nn.pool import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
+from jaxmed.nn.residual import add_branch, computed_once
 from jaxmed.nn.same_padding import pad_same
 from jaxmed.nn.squeeze_excite import SqueezeExcite
 from jaxmed.nn.window_attention import WindowAttention
 
 __all__ = [
-    "Attention", "BatchNorm", "Conv", "CrossStageAttention", "DepthwiseConv", "Gate", "LayerNorm", "Linear", "Mlp",
-    "SqueezeExcite", "WindowAttention",
-    "adaptive_avg_pool", "attend", "avg_pool", "depthwise_conv", "drop_path", "drop_path_rates", "dropout", "gelu",
-    "global_avg_pool", "kaiming_normal", "max_pool", "normal", "ones", "pad_same", "split_heads", "torch_uniform",
-    "trunc_normal", "zeros",
+    "TRANSFORMER_INIT", "Attention", "BatchNorm", "Conv", "CrossStageAttention", "DepthwiseConv", "Gate", "LayerNorm",
+    "Linear", "Mlp", "PatchEmbed", "SqueezeExcite", "WindowAttention", "adaptive_avg_pool", "add_branch", "attend",
+    "avg_pool", "computed_once", "depthwise_conv", "drop_path", "drop_path_rates", "dropout", "gelu", "global_avg_pool",
+    "kaiming_normal", "max_pool", "normal", "ones", "pad_same", "split_heads", "torch_uniform", "trunc_normal", "zeros",
 ]

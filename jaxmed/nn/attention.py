@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxmed.nn.init import trunc_normal, zeros
+from jaxmed.nn.init import TRANSFORMER_INIT
 from jaxmed.nn.linear import Linear
 
 
@@ -29,7 +29,7 @@ class Attention(nnx.Module):
 
     def __init__(self, dim: int, num_heads: int, *, dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs):
         self.num_heads = num_heads
-        options = dict(kernel_init=trunc_normal(0.02), bias_init=zeros, dtype=dtype, rngs=rngs)
+        options = TRANSFORMER_INIT | dict(dtype=dtype, rngs=rngs)
         self.qkv = Linear(dim, 3 * dim, **options)
         self.proj = Linear(dim, dim, **options)
 

@@ -105,13 +105,14 @@ class DepthwiseConv(nnx.Module):
 
     def __init__(
         self, channels: int, kernel_size: Pair, *, stride: Pair = 1, padding: Pair = 0, bias: bool = True,
-        kernel_init: Initializer | None = None, dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs,
+        kernel_init: Initializer | None = None, bias_init: Initializer | None = None,
+        dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs,
     ):
         self.stride, self.padding, self.dtype = pair(stride), pair(padding), jnp.dtype(dtype)
         shape = (*pair(kernel_size), 1, channels)
         self.kernel = nnx.Param((kernel_init or kaiming_normal())(rngs.params(), shape, channels))
         if bias:
-            self.bias = nnx.Param(torch_uniform(shape[0] * shape[1])(rngs.params(), (channels,)))
+            self.bias = nnx.Param((bias_init or torch_uniform(shape[0] * shape[1]))(rngs.params(), (channels,)))
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         kernel = self.kernel.get_value().astype(self.dtype)

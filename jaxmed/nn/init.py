@@ -54,6 +54,10 @@ def ones(key: jax.Array | None, shape: tuple[int, ...], groups: int = 1) -> jax.
     return jnp.array(np.ones(shape, np.float32))
 
 
+# what transformer blocks start from, here and in timm
+TRANSFORMER_INIT = dict(kernel_init=trunc_normal(0.02), bias_init=zeros)
+
+
 def draw(sample: Callable, key: jax.Array, shape: tuple[int, ...], scale: float = 1.0, **options: float) -> jax.Array:
     """scale * sample(key, shape, **options), compiled for powers of four only.
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxmed.nn.init import trunc_normal, zeros
+from jaxmed.nn.init import TRANSFORMER_INIT
 from jaxmed.nn.linear import Linear
 
 
@@ -18,7 +18,7 @@ class Mlp(nnx.Module):
     """dim -> hidden, exact GELU, hidden -> dim, over the last axis; weights N(0, 0.02) cut at 2, biases 0."""
 
     def __init__(self, dim: int, hidden: int, *, dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs):
-        options = dict(kernel_init=trunc_normal(0.02), bias_init=zeros, dtype=dtype, rngs=rngs)
+        options = TRANSFORMER_INIT | dict(dtype=dtype, rngs=rngs)
         self.fc1 = Linear(dim, hidden, **options)
         self.fc2 = Linear(hidden, dim, **options)
 

@@ -5,7 +5,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxmed.nn.attention import attend, split_heads
-from jaxmed.nn.init import trunc_normal, zeros
+from jaxmed.nn.init import TRANSFORMER_INIT, trunc_normal
 from jaxmed.nn.linear import Linear
 from jaxmed.ops.windows import relative_position_index
 
@@ -17,7 +17,7 @@ class WindowAttention(nnx.Module):
         self.num_heads, self.window_size = num_heads, window_size
         table = trunc_normal(0.02)(rngs.params(), ((2 * window_size - 1) ** 2, num_heads))
         self.relative_position_bias_table = nnx.Param(table)
-        options = dict(kernel_init=trunc_normal(0.02), bias_init=zeros, dtype=dtype, rngs=rngs)
+        options = TRANSFORMER_INIT | dict(dtype=dtype, rngs=rngs)
         self.qkv = Linear(dim, 3 * dim, **options)
         self.proj = Linear(dim, dim, **options)
 

@@ -10,6 +10,11 @@ CHANNELS = {  # timm's features_only at strides 4, 8, 16, 32
     "resnet50": (256, 512, 1024, 2048),
     "densenet121": (256, 512, 1024, 1024),
     "mobilenetv2_100": (24, 32, 96, 320),
+    "resnext50_32x4d": (256, 512, 1024, 2048),
+    "vgg11_bn": (256, 512, 512, 512),
+    "densenet161": (384, 768, 2112, 2208),
+    "convnext_tiny": (96, 192, 384, 768),
+    "swin_tiny_patch4_window7_224": (96, 192, 384, 768),
 }
 TAPS = {  # (channels, strides) that cross-stage attention looks at
     "resnet18": ((64, 128, 256, 512), (4, 8, 16, 32)),

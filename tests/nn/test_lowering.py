@@ -43,6 +43,14 @@ def test_dense_convolution_is_the_same_both_ways(size, kernel, stride, padding, 
     assert_close(value_and_gradients(jax.jit(lambda x, k: conv2d(x, k, stride, padding, dilation)), x, k), expected)
 
 
+@pytest.mark.parametrize(("size", "groups", "stride", "dilation"), [(9, 6, 1, 1), (10, 2, 2, 1), (33, 12, 1, 1), (9, 3, 1, 2)])
+def test_grouped_convolution_is_the_same_both_ways(size, groups, stride, dilation):
+    x, k = normal(2, size, size + 1, 12), normal(3, 3, 12 // groups, 24)
+    shape = [(n, n) for n in (stride, 1, dilation)]
+    expected = value_and_gradients(lambda x, k: lax_conv(x, k, *shape, groups), x, k)
+    assert_close(value_and_gradients(jax.jit(lambda x, k: conv2d(x, k, stride, 1, dilation, groups)), x, k), expected)
+
+
 @pytest.mark.parametrize("constant", [False, True])
 def test_max_pool_is_the_same_both_ways_and_ties_go_to_the_first(constant):
     x = jnp.zeros((2, 9, 8, 3)) if constant else jnp.round(normal(2, 9, 8, 3))  # rounding makes ties
