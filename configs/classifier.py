@@ -5,7 +5,8 @@
         --config.data.dir=Dataset_BUSI_with_GT --config.pretrained.encoder=weights/swin_base_patch4_window7_224.tv_in1k
     python -m jaxmed.main --config=configs/classifier.py:model=convnext_base,data=folder --config.data.dir=cases.csv
 
-`data` is phantom, busi, busi_whu or folder. `model` is any name of `jaxmed.list_models()` that looks at one image.
+`data` is phantom, busi, busi_whu or folder. `model` is any name of `jaxmed.list_models()` that looks at one image; its options
+are under --config.model.options, for example drop_path=0.2 (0 is the default everywhere), or mode=ensemble for thynet.
 
 Recipe: AdamW 1e-4, weight decay 1e-4, 20 epochs, batch 32 (learning rate, decay and epochs of the liver paper), halved when the
 validation loss stalls, best epoch by validation AUC. Baselines of the papers, with the weights that their authors started from:
@@ -34,6 +35,7 @@ from ml_collections import ConfigDict
 
 from jaxmed.config import base_config, parse_arg
 from jaxmed.errors import UserError
+from jaxmed.registry import model_options
 
 # accuracy, precision, recall, F1, AUC (%), HSQformer's Table 2, multi-centre test
 PUBLISHED = {
@@ -51,6 +53,7 @@ PUBLISHED = {
     "mpvit_base": (84.82, 89.75, 79.15, 83.96, 93.97),
 }
 COLUMNS = ("Acc", "Pre", "Rec", "F1", "AUC")
+OPTIONS = ("drop_path", "dropout", "mode", "img_size")  # those of a network that a run may want to change
 ROLES = {"thynet": ("resnet", "densenet", "resnext"), "late_fusion_swin_convnext": ("swin", "convnext")}
 
 
@@ -65,6 +68,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.name = f"classifier-{source}-{name}"
     config.data.source = source
     config.model.name = name
+    known = model_options(name)
+    config.model.options = ConfigDict({key: known[key] for key in OPTIONS if key in known})
     config.pretrained = ConfigDict({role: "" for role in ROLES.get(name, ("encoder",))})
     config.epochs = 20
     config.optimizer.learning_rate = 1e-4
@@ -80,10 +85,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 def _quick(config: ConfigDict) -> None:
     """A reduced preset: small images where the network takes them, few epochs."""
-    from jaxmed.registry import model_options
-
-    fixed = model_options(config.model.name).get("img_size")  # some networks are built for one image size
-    config.data.size = fixed or 64
+    config.data.size = config.model.options.get("img_size", 64)  # some networks are built for one image size
     config.data.num_cases = 600
     config.epochs = 8
     config.optimizer.learning_rate = 3e-4

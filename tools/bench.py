@@ -5,7 +5,8 @@
     python tools/bench.py --models resnet50 --size 128 --rounds 10 --no-torch
 
 A training step is forward, backward and Adam on random ImageNet-like data in float32, 1000 classes; torch runs channels-last.
-The two take turns, one step each per round. `jax ms` and `torch ms` are the fastest steps and `ratio` is torch_ms / jax_ms of
+The two take turns, two steps each per round, of which the second counts: the first step after the other side's finds its
+memory gone and its threads asleep. `jax ms` and `torch ms` are the fastest steps and `ratio` is torch_ms / jax_ms of
 these (above 1: jaxmed is faster); `median` and `quartiles` are those of the rounds' own ratios. On a machine with other load
 the two differ, because torch's threads wait for each other actively. Both sides run with the huge pages of
 `jaxmed.host_memory`, which help both; --small-pages leaves them off. On a GPU torch runs there as well, both without TF32.
@@ -76,14 +77,14 @@ def random_batch(batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def take_turns(steps: list[Callable[[], None]], rounds: int) -> list[list[float]]:
-    """Milliseconds of each call; every round calls each step once. Two untimed rounds warm up."""
+    """Milliseconds of each call; every round calls each step twice and times the second, as in a run of many steps."""
     times: list[list[float]] = [[] for _ in steps]
-    for i in range(rounds + 2):
+    for _ in range(rounds):
         for step, record in zip(steps, times, strict=True):
+            step()
             start = time.perf_counter()
             step()
-            if i >= 2:
-                record.append((time.perf_counter() - start) * 1e3)
+            record.append((time.perf_counter() - start) * 1e3)
     return times
 
 

@@ -83,7 +83,11 @@ def apply_shortcut(layers: nnx.List, x: Array, train: bool) -> Array:
 @register("resnext101_32x8d", block=Bottleneck, depths=(3, 4, 23, 3), groups=32, group_width=8)
 @register("resnext101_64x4d", block=Bottleneck, depths=(3, 4, 23, 3), groups=64, group_width=4)
 class ResNet(Backbone):
-    """`depths` blocks per stage; stage k has 64 * 2^k channels times the block's expansion. `groups` makes it a ResNeXt."""
+    """`depths` blocks per stage; stage k has 64 * 2^k channels times the block's expansion. `groups` makes it a ResNeXt.
+
+    Fewer than four depths give the first stages alone (a stem for another network): `features` has as many maps, and
+    `load_weights` ignores the published stages that are cut off.
+    """
 
     def __init__(
         self, num_classes: int | None = 2, *, block: type = BasicBlock, depths: tuple[int, ...] = (2, 2, 2, 2),
@@ -92,33 +96,30 @@ class ResNet(Backbone):
     ):
         self.num_classes = num_classes
         options = dict(dtype=dtype, rngs=rngs) | ({} if groups == 1 else dict(groups=groups, group_width=group_width))
-        self.tap_channels = tuple(64 * 2**k * block.expansion for k in range(4))
+        self.tap_channels = tuple(64 * 2**k * block.expansion for k in range(len(depths)))
         self.conv1 = Conv(in_channels, 64, 7, stride=2, padding=3, bias=False, dtype=dtype, rngs=rngs)
         self.bn1 = BatchNorm(64, dtype=dtype)
         widths = (64, *self.tap_channels)
-        self.layer1, self.layer2, self.layer3, self.layer4 = (
-            nnx.List([
-                block(widths[k] if i == 0 else widths[k + 1], 64 * 2**k, 2 if i == 0 and k > 0 else 1, **options)
-                for i in range(depths[k])
-            ])
-            for k in range(4)
-        )
+        for k, depth in enumerate(depths):
+            strides = [2 if i == 0 and k > 0 else 1 for i in range(depth)]
+            blocks = [block(widths[k + (i > 0)], 64 * 2**k, stride, **options) for i, stride in enumerate(strides)]
+            setattr(self, f"layer{k + 1}", nnx.List(blocks))
         if num_classes is not None:
             self.fc = Linear(widths[-1], num_classes, dtype=dtype, rngs=rngs)
 
     def features(self, image: Float[Array, "b h w c"], train: bool = False, rngs: nnx.Rngs | None = None) -> Maps:
-        """Outputs of layer1 to layer4."""
+        """Outputs of layer1 to layer4 (or to the last one there is)."""
         x = jax.nn.relu(self.bn1(self.conv1(image), train))
         x = max_pool(x, 3, 2, 1)
         maps = []
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            for block in stage:
+        for k in range(len(self.tap_channels)):
+            for block in getattr(self, f"layer{k + 1}"):
                 x = block(x, train)
             maps.append(x)
         return maps
 
     def pooled(self, image: Float[Array, "b h w c"], train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b d"]:
-        """Mean of layer4."""
+        """Mean of the last stage."""
         return global_avg_pool(self.features(image, train)[-1])
 
     def classify(self, features: Float[Array, "b d"], train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b k"]:

@@ -1,10 +1,10 @@
 """A CSV of cases: columns image, label; optionally mask, patient_id, split, case_id. Paths are relative to the CSV."""
 
-import csv
 from pathlib import Path
 
 from jaxmed.data.folder_rows import Problems, Row
 from jaxmed.data.sources import missing_mask_message
+from jaxmed.data.tables import read_lines
 from jaxmed.errors import UserError
 
 HEADER = "image,mask,label,patient_id,split"
@@ -19,7 +19,7 @@ def read_csv(path: Path, needs: tuple[str, ...], predict: bool) -> list[Row]:
         UserError: a missing column, or one error with the line numbers of all bad rows: missing file, empty label,
             missing mask where `needs` has "mask", unknown split, split given for some rows only, repeated image or id.
     """
-    lines = _load(path)
+    lines = read_lines(path, f"the header {HEADER} and one row per image")
     _check_columns(path, lines[0][1], needs, predict)
     problems = Problems(path)
     rows = [_row(path.parent, number, cells) for number, cells in lines]
@@ -29,24 +29,6 @@ def read_csv(path: Path, needs: tuple[str, ...], predict: bool) -> list[Row]:
     _check_splits(rows, problems)
     problems.raise_if_any()
     return rows
-
-
-def _load(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """(line number, cells) of each row that is not blank."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            lines = [(reader.line_num, _clean(cells)) for cells in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as a UTF-8 CSV ({error})") from error
-    lines = [(number, cells) for number, cells in lines if any(cells.values())]
-    if not lines:
-        raise UserError(f"{path}: no rows; expected the header {HEADER} and one row per image")
-    return lines
-
-
-def _clean(cells: dict) -> dict[str, str]:
-    return {key.strip(): (value or "").strip() for key, value in cells.items() if key}
 
 
 def _check_columns(path: Path, cells: dict[str, str], needs: tuple[str, ...], predict: bool) -> None:

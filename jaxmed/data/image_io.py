@@ -26,17 +26,20 @@ _END = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}  # some OpenCV versions fill a trun
 COLOUR_TOLERANCE = 8.0  # gray levels, mean over the picture of max - min over the three channels
 
 
-def decode_gray(content: bytes | str | Path, name: str = "") -> UInt8[np.ndarray, "h w"]:
+def decode_gray(content: bytes | str | Path, name: str = "", deep: bool = False) -> UInt8[np.ndarray, "h w"]:
     """A gray picture from a path or from a file's bytes.
 
     Args:
         content: a path, or the whole file (PNG, JPEG, BMP, TIFF).
         name: how error messages call it; the path by default.
+        deep: the caller scales gray levels by a stated rule: a 16-bit gray picture comes as uint16, not as an error.
 
     Raises:
         UserError: unreadable, 16-bit, really transparent or really coloured; the message names the file and the fix.
     """
     pixels, name, _ = _decode(content, name)
+    if deep and pixels.dtype == np.uint16 and pixels.ndim == 2:
+        return pixels
     if pixels.dtype != np.uint8:
         raise UserError(
             f"{name}: {pixels.dtype} pixels, but images must be 8-bit: which gray levels to show is your choice. "

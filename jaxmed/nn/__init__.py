@@ -16,11 +16,12 @@ from jaxmed.nn.pool import adaptive_avg_pool, avg_pool, global_avg_pool, max_poo
 from jaxmed.nn.residual import add_branch, computed_once
 from jaxmed.nn.same_padding import pad_same
 from jaxmed.nn.squeeze_excite import SqueezeExcite
+from jaxmed.nn.ss2d import SS2D, SSConvSSM
 from jaxmed.nn.window_attention import WindowAttention
 
 __all__ = [
     "TRANSFORMER_INIT", "Attention", "BatchNorm", "Conv", "CrossStageAttention", "DepthwiseConv", "Gate", "LayerNorm",
-    "Linear", "Mlp", "PatchEmbed", "SqueezeExcite", "WindowAttention", "adaptive_avg_pool", "add_branch", "attend",
+    "Linear", "Mlp", "PatchEmbed", "SS2D", "SSConvSSM", "SqueezeExcite", "WindowAttention", "adaptive_avg_pool", "add_branch", "attend",
     "avg_pool", "computed_once", "depthwise_conv", "drop_path", "drop_path_rates", "dropout", "gelu", "global_avg_pool",
     "kaiming_normal", "max_pool", "normal", "ones", "pad_same", "split_heads", "torch_uniform", "trunc_normal", "zeros",
 ]

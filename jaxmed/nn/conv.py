@@ -14,6 +14,7 @@ from jaxmed.nn.strips import largest_divisor, sum_over_strips, window_slice
 Pair = int | tuple[int, int]
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 SMALL_MAP = 16  # output positions
+NARROW = 8  # channels of a group; from 16 on XLA's grouped convolution is level
 GROUPED_WIDTH = 64  # channels of the groups that are treated as one dense kernel
 
 
@@ -43,12 +44,14 @@ def lax_conv(x: Array, kernel: Array, stride, padding, dilation, groups: int = 1
 
 
 def cpu_conv(x: Array, kernel: Array, stride, padding, dilation, groups: int = 1) -> Array:
-    """The same; an ungrouped 1x1 kernel, or a map of few positions, becomes a matrix product.
+    """The same; an ungrouped 1x1 kernel, or a map of few positions, becomes a matrix product, narrow groups a dense kernel.
 
     XLA's convolution falls to a very slow loop on some small maps: 2x2x512 with a 3x3 kernel, batch 32, took 646 ms against
     4 ms as a product; from 5 x 5 on the two are level.
     """
     kh, kw, channels, out = kernel.shape
+    if groups > 1 and channels <= NARROW:
+        return blockwise_conv(x, kernel, stride, padding, dilation, groups)
     padded = [n + 2 * p for n, p in zip(x.shape[1:3], padding, strict=True)]
     size = [(n - (k - 1) * d - 1) // s + 1 for n, k, d, s in zip(padded, (kh, kw), dilation, stride, strict=True)]
     if groups > 1 or ((kh, kw) != (1, 1) and size[0] * size[1] > SMALL_MAP):
@@ -58,6 +61,21 @@ def cpu_conv(x: Array, kernel: Array, stride, padding, dilation, groups: int = 1
     windows = jnp.concatenate([window_slice(x, tap, size, stride) for tap in taps], -1)
     product = jnp.dot(windows.reshape(-1, kh * kw * channels), kernel.reshape(-1, out))
     return product.reshape(x.shape[0], *size, out)
+
+
+def blockwise_conv(x: Array, kernel: Array, stride, padding, dilation, groups: int) -> Array:
+    """Several narrow groups at once as one dense kernel with zeros off the diagonal.
+
+    XLA's grouped convolution runs at 2 GFLOP/s for 32 groups of 4 channels: 61 ms on a 56 x 56 map, batch 4, against 13 ms here.
+    """
+    kh, kw, width, out = kernel.shape
+    together = largest_divisor(groups, max(1, GROUPED_WIDTH // width))
+    chunks = groups // together
+    own = kernel.reshape(kh, kw, width, chunks, together, out // groups)
+    dense = jnp.einsum("abwntv,st->nabswtv", own, jnp.eye(together, dtype=kernel.dtype))
+    dense = dense.reshape(chunks, kh, kw, together * width, -1)
+    parts = jnp.split(x, chunks, -1)
+    return jnp.concatenate([lax_conv(parts[n], dense[n], stride, padding, dilation) for n in range(chunks)], -1)
 
 
 def lax_kernel_gradient(x: Array, g: Array, kernel: Array, stride, padding, dilation, groups: int = 1) -> Array:

@@ -79,7 +79,8 @@ class Family:
     model: name of the class. models: shell patterns of its registry names. top: our modules above the last feature map,
     absent where num_classes=None; the last of them is the linear layer that a new task replaces. sign: a pattern that every
     checkpoint of this family has a key for, and no other family's. refuse: why weights of a source do not belong into a network
-    although every key and shape fits, or "".
+    although every key and shape fits, or "". stages: modules that a network cut short lacks from some point on; every source
+    names them as we do.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Family:
     sign: str
     namings: Mapping[str, Naming]
     refuse: Callable[[Any, str], str] = lambda model, source: ""
+    stages: tuple[str, ...] = ()
 
     @property
     def head(self) -> str:

