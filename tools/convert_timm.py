@@ -203,8 +203,9 @@ def torch_twin(model: str, num_classes: int | None, folder: Path, arrays: dict[s
         import torch
 
         library = __import__("torchvision.models" if source == "torchvision" else "timm", fromlist=["models"])
-    except ImportError as error:
-        raise UserError(f'--verify needs torch, torchvision and timm: pip install "jaxmed[parity]" ({error})') from error
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision of another build than torch
+        need = '--verify needs torch, torchvision and timm that fit together: pip install "jaxmed[parity]"'
+        raise UserError(f"{need} ({type(error).__name__}: {error})") from error
     classes = 0 if num_classes is None else num_classes
     if source == "torchvision":
         twin = library.get_model(TORCHVISION_NAMES.get(model, model), num_classes=max(classes, 1))
