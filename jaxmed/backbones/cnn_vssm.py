@@ -54,7 +54,10 @@ class CnnVssm(Backbone):
             self.head = Linear(dims[-1], num_classes, **options)
 
     def features(self, image: Float[Array, "b h w c"], train: bool = False, rngs: nnx.Rngs | None = None) -> Maps:
-        """Outputs of the ResNet's stages and of the VSSM's; without `pre_merge` the latter's first replaces the former's last."""
+        """Outputs of the ResNet's and the VSSM's stages; without `pre_merge` the VSSM's first replaces the ResNet's last.
+
+        Raises UserError where an image is too small for the last one.
+        """
         least = 4 * 2 ** (len(self.tap_channels) - 1)
         if min(image.shape[1:3]) < least:
             raise UserError(f"{image.shape[1]} x {image.shape[2]} pixels are too few: this cut needs {least} x {least} or more")

@@ -50,7 +50,7 @@ class MedMamba(Backbone):
         dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs,
     ):
         if any(wide != 2 * narrow for narrow, wide in zip(dims, dims[1:], strict=False)) or dims[0] % 2:
-            raise UserError(f"dims={tuple(dims)}: each stage of MedMamba has twice the channels of the one before, an even number")
+            raise UserError(f"dims={tuple(dims)}: stages of MedMamba have twice the channels of the one before, an even number")
         self.num_classes, self.tap_channels = num_classes, tuple(dims)
         options = dict(dtype=dtype, rngs=rngs)
         self.patch_embed = PatchEmbed(
@@ -64,7 +64,7 @@ class MedMamba(Backbone):
             self.head = Linear(dims[-1], num_classes, **TRANSFORMER_INIT, **options)
 
     def features(self, image: Float[Array, "b h w c"], train: bool = False, rngs: nnx.Rngs | None = None) -> Maps:
-        """Outputs of the stages' blocks, strides 4, 8, 16, 32. Raises UserError where an image is too small for the last one."""
+        """Outputs of the stages' blocks, strides 4, 8, 16, 32. Raises UserError where an image is too small."""
         least = PATCH * 2 ** (len(self.layers) - 1)
         if min(image.shape[1:3]) < least:
             raise UserError(f"{image.shape[1]} x {image.shape[2]} pixels are too few: MedMamba needs {least} x {least} or more")

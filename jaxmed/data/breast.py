@@ -6,6 +6,7 @@ from jaxtyping import Shaped, UInt8
 
 EVIDENCE = 1.25  # ratio of the two halves' breast areas above which the pixels say on which side the chest wall is
 MARGIN = 0.01  # of the picture's longer side, kept around a crop
+THIN = 0.03  # of the picture's longer side
 _SMALL = 256  # the outline is found on a picture of about this size
 
 
@@ -32,13 +33,17 @@ def breast_mask(pixels: Shaped[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
     """1 inside the breast: the largest connected component above a threshold.
 
     The threshold is Otsu's on the square root of the gray levels and then halved: fatty tissue near the skin is dark, and
-    background is nearly black. Labels and markers are smaller components and drop out.
+    background is nearly black. What is thinner than THIN (a film's bright border) is cut off first; labels and markers are
+    smaller components and drop out.
     """
     gray = np.sqrt(pixels.astype(np.float32))
     low, high = float(gray.min()), float(gray.max())
     gray = np.round((gray - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
     threshold, _ = cv2.threshold(gray, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     bright = (gray > max(threshold / 2, 1)).astype(np.uint8)
+    width = max(3, round(THIN * max(gray.shape)))
+    opened = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((width, width), np.uint8))
+    bright = opened if opened.any() else bright
     count, labels, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
     if count < 2:
         return np.ones_like(bright)

@@ -12,8 +12,9 @@ classification -> label: Normal, Benign 0; Malignant 1; Invisible (biopsy-proven
 -1 with `data.invisible="ignore"`; Exclusion -1 for both tasks. The patient is the study: CMMD has one visit of each.
 
 Sides: the pictures of some patients carry the wrong ImageLaterality. Where all pictures of a patient are of one side and
-the labels only of the other one, the labels win. Four patients are said to have swapped tags in their MLO pictures only (D1-0999,
-D2-0224, D2-0229, D2-0642), one in its CC pictures (D2-0041): their pictures face the right way, but stay with the tagged side.
+the labels only of the other one, the labels win. Four patients are said to have swapped tags in their MLO pictures only
+(D1-0999, D2-0224, D2-0229, D2-0642), one in its CC pictures (D2-0041): their pictures face the right way, but stay with
+the tagged side.
 """
 
 import re
@@ -38,6 +39,7 @@ WHERE = (
 )
 _PATIENT = re.compile(r"^D\d-\d+$")
 _LABELS = {"normal": 0, "benign": 0, "malignant": 1, "invisible": 1, "exclusion": -1}
+_COLUMNS = {"id": r"id1?$", "side": r"leftright$", "class": r"classification$", "birads": r"bi-?rads"}
 _UNKNOWN = ("", "0", "6", "na", "n/a", "nan", "-")
 
 
@@ -109,16 +111,13 @@ def read_breasts(path: Path) -> list[Breast]:
 
 
 def _columns(path: Path, rows: list[list[str]]) -> dict[str, int]:
-    """Where the columns are; the header is the first of the top rows that has all of the first three."""
-    wanted = {"id": ("id", "id1"), "side": ("leftright",), "class": ("classification",), "birads": ("bi-rads", "birads")}
+    """Where the columns are; the header is the first of the top rows that has all of the needed ones."""
     for row in rows[:5]:
         names = [re.sub(r"\s+", " ", cell).lower() for cell in row]
         found = {
-            key: next((k for k, name in enumerate(names) if name.startswith(options[-1]) or name in options), None)
-            for key, options in wanted.items()
+            key: next((k for k, name in enumerate(names) if re.match(pattern, name)), None)
+            for key, pattern in _COLUMNS.items()
         }
-        found["birads"] = next((k for k, name in enumerate(names) if name.startswith(wanted["birads"])), None)
-        found["id"] = next((k for k, name in enumerate(names) if name in wanted["id"]), None)
         if None not in (found["id"], found["side"], found["class"]):
             return {key: place for key, place in found.items() if place is not None}
     raise UserError(f"{path}: no header row with the columns ID (or ID1), LeftRight and classification; {WHERE}")
@@ -165,13 +164,16 @@ def build_studies(
     if invisible not in ("malignant", "ignore"):
         raise UserError(f"data.invisible={invisible!r}: choose 'malignant' or 'ignore'")
     rows = {(breast.patient_id, breast.side): breast for breast in breasts}
+    listed: dict[str, set[str]] = {}
+    for name, side in rows:
+        listed.setdefault(name, set()).add(side)
     patients: dict[str, list[dicom.Header]] = {}
     for header in headers:
         patients.setdefault(header.patient_id, []).append(header)
     swapped, double, studies = [], [], []
     for patient in sorted(patients):
         group = patients[patient]
-        swap = _reversed({header.laterality for header in group}, {side for name, side in rows if name == patient})
+        swap = _reversed({header.laterality for header in group}, listed.get(patient, set()))
         swapped += [patient] * swap
         views: dict[str, Path] = {}
         for header in group:
@@ -182,7 +184,7 @@ def build_studies(
         label = tuple(-1 if row is None else _label(row, invisible) for row in found)
         birads = tuple(-1 if row is None or row.classification == "exclusion" else row.birads for row in found)
         studies.append(Study(patient, patient, views, label, birads))
-    absent = sorted({name for name, _ in rows} - set(patients))
+    absent = sorted(set(listed) - set(patients))
     counts = (
         (swapped, "patients whose pictures are tagged with the wrong side: corrected"),
         (double, "views with several pictures: the first file is used"),

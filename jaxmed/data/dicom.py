@@ -8,11 +8,12 @@ Laterality: ImageLaterality, else Laterality, else the second value of PatientOr
 the patient's right (R, FR) the breast is the left one, and the other way round.
 View: ViewPosition, else the code of ViewCodeSequence (SNOMED), else PatientOrientation:
 
-| PatientOrientation             | left CC | right CC | left MLO | right MLO | anything else, such as A\\F (90 degrees lateral) |
-|--------------------------------|---------|----------|----------|-----------|--------------------------------------------------|
-| DICOM PS3.3 C.7.6.1.1.1        | A\\R     | P\\L      | A\\FR     | P\\FL      | unknown: an error                                |
-| CBIS-DDSM writes the view here | CC      | CC       | MLO      | MLO       |                                                  |
+| PatientOrientation             | left CC | right CC | left MLO | right MLO |
+|--------------------------------|---------|----------|----------|-----------|
+| DICOM PS3.3 C.7.6.1.1.1        | A\\R     | P\\L      | A\\FR     | P\\FL      |
+| CBIS-DDSM writes the view here | CC      | CC       | MLO      | MLO       |
 
+Anything else is unknown, such as A\\F (90 degrees lateral), and an error.
 P\\R, A\\L and the like (the picture is stored mirrored) count by their second value, too.
 CBIS-DDSM gives each picture a patient and a study of its own ("Mass-Test_P_00173_LEFT_CC"); here both become "P_00173".
 """
@@ -93,7 +94,7 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def pydicom() -> types.ModuleType:
+def load_pydicom() -> types.ModuleType:
     """The optional package, or a UserError that says how to install it."""
     try:
         import pydicom
@@ -105,7 +106,7 @@ def pydicom() -> types.ModuleType:
 
 def _open(path: Path, pixels: bool):
     """The data set, checked for everything but its orientation."""
-    library = pydicom()
+    library = load_pydicom()
     try:
         dataset = library.dcmread(path, stop_before_pixels=not pixels)
     except OSError as error:
@@ -189,19 +190,20 @@ def _gray(path: Path, dataset) -> np.ndarray:
     except Exception as error:  # a window of width 0, a broken LUT
         raise UserError(f"{path}: its gray-level tables (rescale, VOI LUT, window) are broken: {error}") from error
     padding = _padding(dataset, low, high)
-    used = np.bincount((stored - low).ravel().astype(np.int64), minlength=len(levels)) > 0
+    entries = stored.astype(np.int32) - low
+    used = np.bincount(entries.ravel(), minlength=len(levels)) > 0
     used[padding] = False
     if not used.any() or np.ptp(levels[used]) == 0:
         raise UserError(f"{path}: every pixel has the same gray level; the file holds no picture: take it out")
     darkest, brightest = levels[used].min(), levels[used].max()
     table = np.round(np.clip((levels - darkest) / (brightest - darkest), 0, 1) * WHITE).astype(np.uint16)
     table[padding] = 0
-    return table[stored.astype(np.int32) - low if low else stored]
+    return table[entries]
 
 
 def _levels(dataset, values: np.ndarray) -> np.ndarray:
     """Gray level of every stored value from the lowest to the highest: one short table instead of millions of pixels."""
-    pixels = pydicom().pixels
+    pixels = load_pydicom().pixels
     shown = pixels.apply_modality_lut(values, dataset)
     if "VOILUTSequence" in dataset and np.array_equal(shown, np.round(shown)):
         shown = shown.astype(np.int64)  # a VOI LUT is indexed

@@ -4,9 +4,13 @@ import importlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxmed.data.cases import Source
 from jaxmed.errors import UserError
+
+if TYPE_CHECKING:  # needs pydicom's modules no more than make_source does
+    from jaxmed.data.studies import StudySource
 
 # Modules are loaded on use: `phantom` needs neither tensorflow_datasets nor a folder.
 _SOURCES = {
@@ -14,6 +18,13 @@ _SOURCES = {
     "busi_whu": ("jaxmed.data.busi_whu", "BusiWhuSource"),
     "folder": ("jaxmed.data.folder", "FolderSource"),
     "phantom": ("jaxmed.data.phantom", "PhantomSource"),
+}
+
+_STUDY_SOURCES = {
+    "cmmd": ("jaxmed.data.cmmd", "CmmdSource"),
+    "folder_views": ("jaxmed.data.folder_views", "FolderViewsSource"),
+    "phantom_mammo": ("jaxmed.data.phantom_mammo", "PhantomMammoSource"),
+    "study_records": ("jaxmed.data.study_records", "RecordStudySource"),
 }
 
 
@@ -36,6 +47,19 @@ def make_source(data: Mapping, *, needs: tuple[str, ...] = ("image",), predict: 
     if "mask" in needs and not source.has_masks:
         raise UserError(missing_mask_message(f"data.source={name!r} has no masks"))
     return source
+
+
+def make_study_source(data: Mapping, *, predict: bool = False) -> "StudySource":
+    """Opens the source of four-view studies that `data.source` names: see `jaxmed.data.studies`.
+
+    Raises:
+        UserError: unknown source, or whatever is wrong with its files.
+    """
+    name = data.get("source")
+    if name not in _STUDY_SOURCES:
+        raise UserError(f"data.source={name!r} has no four-view studies; choose one of {', '.join(sorted(_STUDY_SOURCES))}")
+    module, kind = _STUDY_SOURCES[name]
+    return getattr(importlib.import_module(module), kind)(data, predict=predict)
 
 
 def missing_mask_message(what: str) -> str:

@@ -8,6 +8,7 @@ a breast whose BI-RADS is none of them (or not known) gets -1 for both tasks and
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,8 @@ class Study:
 
 
 class StudySource:
-    """A random-access table of studies; the base class of `cmmd`, `folder_views` and `phantom_mammo`.
+    """A random-access table of studies; the base class of `cmmd`, `folder_views`,
+    `study_records` and `phantom_mammo`.
 
     Attributes:
         name: the source's name in `config.data.source`.
@@ -74,7 +76,7 @@ class StudySource:
     def __len__(self) -> int:
         return len(self.studies)
 
-    @property
+    @cached_property
     def cases(self) -> list[Case]:
         """One case per study, for splits: its label is the worse breast's."""
         return [Case(study.study_id, max(study.label), study.patient_id, study.split) for study in self.studies]
@@ -193,8 +195,8 @@ def select_birads(studies: Sequence[Study], subset: Sequence[int], keep_label: b
             chosen.append(replace(study, label=label, birads=birads))
     names = ", ".join(str(value) for value in subset)
     what = "have no BI-RADS class" if keep_label else "are not used as targets"
-    notes = [f"BI-RADS subset {{{names}}}: {breasts} breasts outside it {what}; {dropped} studies without a valid breast dropped"]
-    return chosen, notes
+    text = f"BI-RADS subset {{{names}}}: {breasts} breasts outside it {what}"
+    return chosen, [f"{text}; {dropped} studies without a valid breast dropped"]
 
 
 def describe(studies: Sequence[Study]) -> str:

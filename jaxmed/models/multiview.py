@@ -22,12 +22,12 @@ class MultiView(nnx.Module):
     """Encoder(s) -> one vector of D numbers per view -> gated attention -> linear heads on 4 D numbers.
 
     encoder: a registered encoder that pools its last map; `depths`, `dims`, `cut`, `pre_merge`, `d_state` and `drop_path` are
-    handed on to it where they are given. sharing: "all" = one backbone for the four views, "projection" = one for CC and one for MLO,
-    left and right alike. tasks: ("label", "birads") or one of them; `num_classes` is for label, `num_birads` for BI-RADS.
-    `mask_missing_views` and `dropout`: see ViewGate.
+    handed on to it where they are given. sharing: "all" = one backbone for the four views, "projection" = one for CC and one
+    for MLO, left and right alike. tasks: ("label", "birads") or one of them; `num_classes` is for label, `num_birads` for
+    BI-RADS. `mask_missing_views` and `dropout`: see ViewGate.
 
-    model(views [b, 4, h, w, c], ordered L_CC, L_MLO, R_CC, R_MLO) -> dict of logits left_label, right_label [b, num_classes] and
-    left_birads, right_birads [b, num_birads], and gate [b, 4], the view weights; with aux=True also features [b, 4 D], the
+    model(views [b, 4, h, w, c], ordered L_CC, L_MLO, R_CC, R_MLO) -> dict of logits left_label, right_label [b, num_classes]
+    and left_birads, right_birads [b, num_birads], and gate [b, 4], the view weights; with aux=True also features [b, 4 D], the
     fused feature. A missing view is an image of zeros before normalisation; `present` [b, 4] says which views exist and is
     looked at only under `mask_missing_views`. Views of a study are folded into the batch, so batch norm sees all of them.
     Raises UserError for unknown tasks, sharing or number of BI-RADS categories, without heads, and for views of another shape.
@@ -40,7 +40,8 @@ class MultiView(nnx.Module):
         self, num_classes: int | None = 2, *, encoder: str = "resnet18", tasks: Sequence[str] = TASKS, num_birads: int = 5,
         sharing: str = "all", depths: Sequence[int] | None = None, dims: Sequence[int] | None = None, cut: str | None = None,
         pre_merge: bool | None = None, d_state: int | None = None, drop_path: float | None = None,
-        mask_missing_views: bool = False, dropout: float = 0.5, in_channels: int = 3, dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs,
+        mask_missing_views: bool = False, dropout: float = 0.5, in_channels: int = 3,
+        dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs,
     ):
         self.tasks = check_tasks(tasks)
         check_heads(num_classes, num_birads, self.tasks)

@@ -20,8 +20,9 @@ from jaxmed.nn.ss2d import SS2D, SSConvSSM
 from jaxmed.nn.window_attention import WindowAttention
 
 __all__ = [
-    "TRANSFORMER_INIT", "Attention", "BatchNorm", "Conv", "CrossStageAttention", "DepthwiseConv", "Gate", "LayerNorm",
-    "Linear", "Mlp", "PatchEmbed", "SS2D", "SSConvSSM", "SqueezeExcite", "WindowAttention", "adaptive_avg_pool", "add_branch", "attend",
-    "avg_pool", "computed_once", "depthwise_conv", "drop_path", "drop_path_rates", "dropout", "gelu", "global_avg_pool",
-    "kaiming_normal", "max_pool", "normal", "ones", "pad_same", "split_heads", "torch_uniform", "trunc_normal", "zeros",
+    "SS2D", "TRANSFORMER_INIT", "Attention", "BatchNorm", "Conv", "CrossStageAttention", "DepthwiseConv", "Gate",
+    "LayerNorm", "Linear", "Mlp", "PatchEmbed", "SSConvSSM", "SqueezeExcite", "WindowAttention", "adaptive_avg_pool",
+    "add_branch", "attend", "avg_pool", "computed_once", "depthwise_conv", "drop_path", "drop_path_rates", "dropout",
+    "gelu", "global_avg_pool", "kaiming_normal", "max_pool", "normal", "ones", "pad_same", "split_heads",
+    "torch_uniform", "trunc_normal", "zeros",
 ]

@@ -1,6 +1,7 @@
 """The two-dimensional selective scan of VMamba (Liu et al. 2024) and the block that MedMamba builds from it."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ class SS2D(nnx.Module):
 
     Inside 2 d channels; B, C and the rank-(d / 16) input of the step size are one product with the row-major map for all four
     directions, columns are one transposition of it, and a direction from the end is a reversed scan, not a flipped map.
-    Parameters keep the published names and layouts; directions are ordered rows, columns, rows from the end, columns from the end.
+    Parameters keep the published names and layouts. Directions: rows, columns, rows from the end, columns from the end.
     """
 
     def __init__(self, dim: int, *, d_state: int = 16, dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs):
@@ -55,10 +56,12 @@ class SS2D(nnx.Module):
         """The sum of the four directions, float32."""
         weight = self.x_proj_weight.get_value().astype(self.dtype)
         projected = jnp.dot(x, weight.reshape(-1, x.shape[-1]).T).reshape(*x.shape[:3], DIRECTIONS, -1)
-        rows, columns = (
-            self._scan(layout(x), layout(projected[:, :, :, k]), k) + self._scan(layout(x), layout(projected[:, :, :, k + 2]), k + 2)
-            for k, layout in enumerate((by_rows, by_columns))
-        )
+
+        def both_ways(layout: Callable[[Array], Array], k: int) -> Array:
+            u = layout(x)
+            return self._scan(u, layout(projected[:, :, :, k]), k) + self._scan(u, layout(projected[:, :, :, k + 2]), k + 2)
+
+        rows, columns = both_ways(by_rows, 0), both_ways(by_columns, 1)
         skip = jnp.sum(self.Ds.get_value().reshape(DIRECTIONS, -1), 0)
         return merge(rows, columns, *x.shape[1:3]) + skip.reshape(1, 1, 1, -1) * x.astype(rows.dtype)
 

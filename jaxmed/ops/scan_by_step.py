@@ -1,17 +1,17 @@
-"""One chunk of the selective scan token after token: CPUs do not gain from more parallelism than one token's channels."""
+"""One chunk of the selective scan, token after token: a CPU core gains nothing from seeing many tokens at once."""
 
 import jax
 from jaxtyping import Array, Float
 
-from jaxmed.ops.scan_inputs import decay, entry, read
 from jaxmed.ops.scan_gradients import gradients
+from jaxmed.ops.scan_inputs import decay, entry, read
 
-Tokens = tuple[Array, Array, Array, Array]  # u, dt [t, b, g, p]; B, C [t, b, g, n]
+Tokens = tuple[Array, Array, Array, Array]  # u, dt [t, p]; B, C [t, n]
 
 
 def forward(
-    h: Float[Array, "b g n p"], A: Float[Array, "g n p"], tokens: Tokens, reverse: bool
-) -> tuple[Float[Array, "b g n p"], Float[Array, "t b g p"]]:
+    h: Float[Array, "n p"], A: Float[Array, "n p"], tokens: Tokens, reverse: bool
+) -> tuple[Float[Array, "n p"], Float[Array, "t p"]]:
     """State before the chunk -> (state after it, y)."""
 
     def step(h: Array, token: Tokens) -> tuple[Array, Array]:
@@ -23,10 +23,13 @@ def forward(
 
 
 def backward(
-    h: Float[Array, "b g n p"], carry: tuple[Array, Array], A: Float[Array, "g n p"], tokens: Tokens,
-    v: Float[Array, "t b g p"], reverse: bool,
+    h: Float[Array, "n p"], carry: tuple[Array, Array], A: Float[Array, "n p"], tokens: Tokens, v: Float[Array, "t p"],
+    reverse: bool,
 ) -> tuple[tuple[Array, Array], Tokens]:
-    """(r, dA so far) behind the chunk -> the same before it, and the gradients of the tokens (`scan_chunked` has the formulas)."""
+    """(r, dA so far) as the chunk behind hands them over -> those for the chunk before, and gradients of the tokens.
+
+    `h` is the state before the chunk, v the gradient of y; the formulas are those of `scan_gradients`.
+    """
 
     def again(h: Array, token: Tokens) -> tuple[Array, Array]:
         u, dt, B, _ = token

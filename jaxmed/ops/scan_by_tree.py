@@ -8,12 +8,12 @@ from jaxmed.ops.scan_gradients import gradients
 from jaxmed.ops.scan_inputs import decay, entry, read
 from jaxmed.ops.scan_whole import compose
 
-Tokens = tuple[Array, Array, Array, Array]  # u, dt [t, b, g, p]; B, C [t, b, g, n]
+Tokens = tuple[Array, Array, Array, Array]  # u, dt [t, p]; B, C [t, n]
 
 
 def forward(
-    h: Float[Array, "b g n p"], A: Float[Array, "g n p"], tokens: Tokens, reverse: bool
-) -> tuple[Float[Array, "b g n p"], Float[Array, "t b g p"]]:
+    h: Float[Array, "n p"], A: Float[Array, "n p"], tokens: Tokens, reverse: bool
+) -> tuple[Float[Array, "n p"], Float[Array, "t p"]]:
     """State before the chunk -> (state after it, y)."""
     u, dt, B, C = tokens
     states = _recur(decay(dt, A), entry(dt, u, B), h, reverse)
@@ -21,10 +21,13 @@ def forward(
 
 
 def backward(
-    h: Float[Array, "b g n p"], carry: tuple[Array, Array], A: Float[Array, "g n p"], tokens: Tokens,
-    v: Float[Array, "t b g p"], reverse: bool,
+    h: Float[Array, "n p"], carry: tuple[Array, Array], A: Float[Array, "n p"], tokens: Tokens, v: Float[Array, "t p"],
+    reverse: bool,
 ) -> tuple[tuple[Array, Array], Tokens]:
-    """(r, dA so far) behind the chunk -> the same before it, and the gradients of the tokens (`scan_chunked` has the formulas)."""
+    """(r, dA so far) as the chunk behind hands them over -> those for the chunk before, and gradients of the tokens.
+
+    `h` is the state before the chunk, v the gradient of y; the formulas are those of `scan_gradients`.
+    """
     (u, dt, B, C), (r, dA) = tokens, carry
     a, x = decay(dt, A), entry(dt, u, B)
     p = _recur(a, x, h, reverse) - x
@@ -35,7 +38,7 @@ def backward(
     return (handed[-1 if reverse else 0], dA + jnp.sum(chunk_dA, 0)), grads
 
 
-def _recur(a: Float[Array, "t b g n p"], x: Float[Array, "t b g n p"], start: Array, reverse: bool) -> Array:
+def _recur(a: Float[Array, "t n p"], x: Float[Array, "t n p"], start: Float[Array, "n p"], reverse: bool) -> Array:
     """All s_l = a_l s_{l-1} + x_l."""
     first = -1 if reverse else 0
     x = x.at[first].add(a[first] * start)

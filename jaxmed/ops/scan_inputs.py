@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 
 class ScanInputs(NamedTuple):
-    """Channels in g groups of p. The state is [b, g, n, p]: with channels last a token's update runs along memory."""
+    """Channels in g groups of p. A has the channels last: with a state [n, p] a token's update runs along memory."""
 
     u: Float[Array, "b l g p"]
     delta: Float[Array, "b l g p"]
@@ -18,28 +18,28 @@ class ScanInputs(NamedTuple):
     bias: Float[Array, "g p"]
 
 
-def state_dtype(inputs: ScanInputs) -> jnp.dtype:
+def state_dtype(*inputs: Array) -> jnp.dtype:
     """float32, or float64 where an input is."""
     return jnp.promote_types(jnp.float32, jnp.result_type(*inputs))
 
 
-def step_size(delta: Float[Array, "*b g p"], bias: Float[Array, "g p"], softplus: bool) -> Float[Array, "*b g p"]:
+def step_size(delta: Float[Array, "*b p"], bias: Float[Array, "*g p"], softplus: bool) -> Float[Array, "*b p"]:
     """dt in the dtype of `bias`."""
     z = delta.astype(bias.dtype) + with_rank(bias, delta.ndim)
     return jax.nn.softplus(z) if softplus else z
 
 
-def decay(dt: Float[Array, "*b g p"], A: Float[Array, "g n p"]) -> Float[Array, "*b g n p"]:
+def decay(dt: Float[Array, "*b p"], A: Float[Array, "*g n p"]) -> Float[Array, "*b n p"]:
     """exp(dt A)."""
     return jnp.exp(dt[..., None, :] * with_rank(A, dt.ndim + 1))
 
 
-def entry(dt: Float[Array, "*b g p"], u: Float[Array, "*b g p"], B: Float[Array, "*b g n"]) -> Float[Array, "*b g n p"]:
+def entry(dt: Float[Array, "*b p"], u: Float[Array, "*b p"], B: Float[Array, "*b n"]) -> Float[Array, "*b n p"]:
     """dt u B: what a token adds to the state."""
     return (dt * u)[..., None, :] * B[..., None]
 
 
-def read(C: Float[Array, "*b g n"], h: Float[Array, "*b g n p"]) -> Float[Array, "*b g p"]:
+def read(C: Float[Array, "*b n"], h: Float[Array, "*b n p"]) -> Float[Array, "*b p"]:
     """<C, h>."""
     return jnp.sum(C[..., None] * h, -2)
 

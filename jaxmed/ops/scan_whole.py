@@ -36,4 +36,4 @@ def compose(first: tuple[Array, Array], then: tuple[Array, Array]) -> tuple[Arra
 
 
 def _widened(inputs: ScanInputs) -> ScanInputs:
-    return ScanInputs(*(x.astype(state_dtype(inputs)) for x in inputs))
+    return ScanInputs(*(x.astype(state_dtype(*inputs)) for x in inputs))

@@ -23,8 +23,8 @@ def window_merge(windows: Float[Array, "n t c"], window: tuple[int, int], height
 
 
 def pad_to_multiple(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b h2 w2 c"]:
-    """Zeros at the bottom and on the right up to the next multiples of `size`."""
-    pads = [-n % size for n in x.shape[1:3]]
+    """Zeros at the bottom and on the right up to the next multiples of `size`; what is no map is left as it is."""
+    pads = [-n % size for n in x.shape[1:3]] if x.ndim == 4 else []
     return jnp.pad(x, ((0, 0), (0, pads[0]), (0, pads[1]), (0, 0))) if any(pads) else x
 
 

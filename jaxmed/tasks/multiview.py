@@ -1,7 +1,7 @@
 """Four views, two breasts, up to two tasks each: the loss of the Hybrid CNN-VSSM paper (eqs. 11 to 13) and what goes with it.
 
-A batch holds left_label, right_label, left_birads, right_birads (int32 [b]; -1 = not known: that breast touches neither loss nor
-meters) and weight [b] (0 for padding).
+A batch holds left_label, right_label, left_birads, right_birads (int32 [b]; -1 = not known: that breast touches neither loss
+nor meters) and weight [b] (0 for padding).
 """
 
 import dataclasses

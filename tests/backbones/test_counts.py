@@ -9,6 +9,7 @@ from flax import nnx
 import jaxmed
 from jaxmed.backbones.backbone import Backbone
 from jaxmed.errors import UserError
+from jaxmed.registry import _find
 
 SWIN = "_patch4_window7_224"
 COUNTS = {
@@ -38,6 +39,8 @@ COUNTS = {
     "focalnet_tiny_srf": 27_659_654, "focalnet_tiny_lrf": 27_880_466, "focalnet_small_srf": 49_123_754,
     "focalnet_small_lrf": 49_574_978, "focalnet_base_srf": 87_125_194, "focalnet_base_lrf": 87_726_818,
     "mpvit_tiny": 5_627_170, "mpvit_xsmall": 10_316_962, "mpvit_small": 22_603_978, "mpvit_base": 74_365_938,
+    "cnn_vssm": 3_639_490,
+    "medmamba_tiny": 14_454_146, "medmamba_small": 18_622_082, "medmamba_base": 39_860_738,
     "thynet": 147_347_462,
 }  # fmt: skip
 
@@ -52,7 +55,7 @@ def test_parameter_counts_are_exact(name):
 
 
 def test_every_encoder_has_its_count_here():
-    encoders = {name for name in jaxmed.list_models() if issubclass(type(abstract(name)), Backbone)}
+    encoders = {name for name in jaxmed.list_models() if issubclass(_find(name)[0], Backbone)}
     assert encoders <= COUNTS.keys()
 
 

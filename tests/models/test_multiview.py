@@ -10,7 +10,7 @@ from jaxmed.tasks.multiview import BreastTask, MultiView
 from jaxmed.weights import to_state_dict
 from tests.weights.networks import assert_same, filled, leaves
 
-SHALLOW = dict(depths=(1, 1, 1, 1))
+SHALLOW, STEM = dict(depths=(1, 1, 1, 1)), dict(depths=(1,))  # STEM: one block of 64 channels
 TASK = MultiView((BreastTask("label", ("benign", "malignant"), (0.7, 1.8)), BreastTask("birads", ("1", "3", "5"))))
 HEADS = 2 * (2048 * 2 + 2) + 2 * (2048 * 5 + 5)  # 4 D -> n for two sides, D = 512
 GATE = 2048 * 512 + 512 + 512 * 4 + 4  # 4 D -> D -> 4
@@ -59,7 +59,7 @@ def test_one_task_has_two_heads():
 
 @pytest.fixture(scope="module", params=["all", "projection"])
 def resnet(request):
-    return jaxmed.create_model("multiview_resnet18", sharing=request.param, num_birads=3, **SHALLOW)
+    return jaxmed.create_model("multiview_resnet18", sharing=request.param, num_birads=3, **STEM)
 
 
 def test_views_go_through_their_backbone_and_keep_their_place(resnet):
@@ -80,60 +80,72 @@ def test_projections_have_weights_of_their_own_and_sides_share_them(resnet):
 
 
 def test_all_views_of_a_study_are_one_batch_for_batch_norm():
-    model = jaxmed.create_model("multiview_resnet18", dropout=0.0, **SHALLOW)
+    model = jaxmed.create_model("multiview_resnet18", dropout=0.0, **STEM)
     views = images(1) * jnp.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 4, 1, 1, 1)
-    stem = jax.jit(lambda x: model.backbones[0].conv1(x))(views[0])
+    stem = model.backbones[0].conv1(views[0])
     model(views, train=True)
     np.testing.assert_allclose(model.backbones[0].bn1.mean.get_value(), 0.1 * stem.mean((0, 1, 2)), rtol=1e-3, atol=1e-5)
 
 
 MISSING = np.array([[1, 1, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1]], bool)  # none to three views
-TARGETS = {"left_label": [0, 1, -1, -1], "right_label": [1, 0, 0, 1], "left_birads": [0, 2, -1, -1], "right_birads": [2, -1, 0, 1]}
+TARGETS = {
+    "left_label": [0, 1, -1, -1], "right_label": [1, 0, 0, 1], "left_birads": [0, 2, -1, -1], "right_birads": [2, -1, 0, 1],
+}  # fmt: skip
 
 
-def step(model, batch, present, **dropout):
-    """(loss, gradients of the parameters, outputs) of one training call."""
+def training_step(model):
+    """batch -> (loss, gradients of the parameters, outputs) of one training call."""
     graph, params, rest = nnx.split(model, nnx.Param, ...)
 
     @jax.jit
     def run(params, rest, batch):
         def loss_of(params):
             copy = nnx.merge(graph, params, rest, copy=True)
-            out = copy(batch["views"], train=True, aux=True, rngs=nnx.Rngs(dropout=1), present=present)
+            out = copy(batch["views"], train=True, aux=True, rngs=nnx.Rngs(dropout=1), present=batch["present"])
             return TASK.loss(out, batch)[0], out
 
         return jax.value_and_grad(loss_of, has_aux=True)(params)
 
-    (loss, out), grads = run(params, rest, batch)
-    return loss, {".".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(grads)}, out
+    def step(batch):
+        (loss, out), grads = run(params, rest, batch)
+        return loss, {".".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(grads)}, out
+
+    return step
 
 
 def incomplete(**targets):
     views = jnp.where(MISSING[:, :, None, None, None], images(4), -2.0)  # zeros, normalised
     labels = {name: jnp.asarray(target) for name, target in (TARGETS | targets).items()}
-    return labels | {"views": views, "weight": jnp.ones(4)}
+    return labels | {"views": views, "present": jnp.asarray(MISSING), "weight": jnp.ones(4)}
 
 
-@pytest.mark.parametrize(("name", "options"), [
-    ("multiview_resnet18", SHALLOW), ("multiview_resnet18", SHALLOW | {"mask_missing_views": True, "sharing": "projection"}),
-    ("multiview_hybrid", {"cut": "layer1"}),
-])  # fmt: skip
-def test_studies_without_one_two_or_three_views_train_and_predict(name, options):
+SYSTEMS = {
+    "resnet": ("multiview_resnet18", STEM),
+    "masked": ("multiview_resnet18", STEM | {"mask_missing_views": True, "sharing": "projection"}),
+    "hybrid": ("multiview_hybrid", STEM | {"cut": "layer1"}),
+}
+
+
+@pytest.fixture(scope="module", params=SYSTEMS)
+def system(request):
+    name, options = SYSTEMS[request.param]
     model = jaxmed.create_model(name, num_birads=3, **options)
-    loss, grads, out = step(model, incomplete(), MISSING)
-    assert np.isfinite(loss) and all(np.isfinite(grad).all() for grad in grads.values())
-    assert all(np.any(grad) for path, grad in grads.items() if path.startswith(("heads", "gate", "backbones.0.conv1")))
+    return request.param, model, training_step(model)
+
+
+def test_studies_without_one_two_or_three_views_train_and_predict(system):
+    name, model, step = system
+    loss, grads, out = step(incomplete())
+    assert np.isfinite(loss) and all(np.isfinite(grad).all() and np.any(grad) for grad in grads.values())
     np.testing.assert_allclose(out["gate"].sum(-1), 1.0, rtol=1e-5)
-    if "mask_missing_views" in options:
-        np.testing.assert_array_equal(np.asarray(out["gate"]) > 0, MISSING)
+    np.testing.assert_array_equal(np.asarray(out["gate"]) > 0, MISSING if name == "masked" else True)
     predicted = jax.jit(lambda m, x: m(x, present=MISSING))(model, incomplete()["views"])
     assert all(np.isfinite(value).all() for value in predicted.values())
 
 
-def test_heads_of_a_side_that_nobody_has_get_exactly_zero_gradients():
-    model = jaxmed.create_model("multiview_resnet18", num_birads=3, **SHALLOW)
+def test_heads_of_a_side_that_nobody_has_get_exactly_zero_gradients(system):
     none = [-1, -1, -1, -1]
-    _, grads, _ = step(model, incomplete(left_label=none, left_birads=none), MISSING)
+    grads = system[2](incomplete(left_label=none, left_birads=none))[1]
     for path, grad in grads.items():
         assert np.any(grad) == (not path.startswith("heads.left")), path
 

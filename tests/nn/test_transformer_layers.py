@@ -6,7 +6,7 @@ from flax import nnx
 from scipy.special import erf, softmax
 
 from jaxmed.errors import UserError
-from jaxmed.nn import Attention, LayerNorm, Mlp, WindowAttention, drop_path, drop_path_rates, gelu, pad_same
+from jaxmed.nn import Attention, LayerNorm, Mlp, WindowAttention, computed_once, drop_path, drop_path_rates, gelu, pad_same
 
 
 def normal(*shape):
@@ -74,9 +74,18 @@ def test_the_mlp_computes_in_its_dtype():
 
 @pytest.mark.parametrize(("size", "kernel", "stride"), [(7, 3, 2), (8, 3, 2), (9, 5, 2), (6, 3, 1), (5, 1, 2)])
 def test_same_padding_gives_tensorflows_size_and_puts_the_odd_zero_last(size, kernel, stride):
-    padded = np.asarray(pad_same(jnp.ones((1, size, size, 1)), kernel, stride))[0, :, 0, 0]
+    padded = np.asarray(pad_same(jnp.ones((1, size, size, 1)), kernel, stride))[0, :, size // 2, 0]
     total = len(padded) - size
     assert (len(padded) - kernel) // stride + 1 == -(-size // stride)
     assert padded[: total // 2].sum() == 0 and padded[total // 2 : total // 2 + size].all() and total == max(
         (-(-size // stride) - 1) * stride + kernel - size, 0
     )
+
+
+def test_a_residual_stream_and_its_gradient_are_computed_once_on_cpu():
+    x = jnp.asarray(normal(4, 3))
+    value, gradient = jax.value_and_grad(lambda x: (computed_once(x) ** 2).sum())(x)
+    np.testing.assert_allclose(gradient, 2 * x, rtol=1e-6)
+    np.testing.assert_allclose(value, (x**2).sum(), rtol=1e-6)
+    compiled = jax.jit(jax.grad(lambda x: jnp.sum(computed_once(jnp.sin(x)) ** 2))).lower(x).compile().as_text()
+    assert compiled.count(" call(") == 2, "forward and backward each need one call that the compiler must not inline"

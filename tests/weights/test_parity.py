@@ -59,7 +59,7 @@ def _shake(torch, twin):
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, value in twin.state_dict().items():
-            if value.ndim == 1:
+            if value.ndim == 1 and value.is_floating_point():
                 noise = torch.rand(value.shape, generator=generator)
                 value.copy_(0.75 + 0.5 * noise if name.endswith(("weight", "running_var")) else 0.2 * (noise - 0.5))
     return twin.eval()

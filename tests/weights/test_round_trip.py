@@ -31,6 +31,7 @@ SMALLEST = {
     "focalnet": lambda: empty("focalnet_tiny_lrf", depths=(1, 1, 2, 1), dims=(8, 16, 24, 32)),
     "cswin": lambda: empty("cswin_tiny_224", depths=(1, 1, 2, 1), dims=(8, 16, 32, 64)),
     "mpvit": lambda: empty("mpvit_tiny", depths=(1, 1, 2, 1), dims=(16, 24, 32, 40)),
+    "medmamba": lambda: empty("medmamba_tiny", depths=(1, 1, 2, 1), dims=(8, 16, 32, 64)),
 }
 NAMINGS = [(family.name, naming) for family in FAMILIES for naming in (*family.namings, "jaxmed")]
 LIVE = ["timm/mobilenetv2_100", "timm/vgg16", "torchvision/mobilenetv2_100"]
@@ -49,8 +50,8 @@ def narrow_vgg():
     return VGG()
 
 
-def _published_shapes(name: str, source: str, num_classes: int) -> dict[str, list[int]]:
-    model = empty(name, num_classes)
+def _published_shapes(name: str, source: str, num_classes: int, **overrides) -> dict[str, list[int]]:
+    model = empty(name, num_classes, **overrides)
     naming = family_of(model).naming(source)
     keys, leaf_shapes = naming.keys(shapes_of(model)), shapes_of(model)
     published = {key: naming.layout(path).to_torch(np.empty(leaf_shapes[path].shape, np.int8)) for key, path in keys.items()}
@@ -82,7 +83,7 @@ def test_names_and_shapes_are_those_of_the_live_network(key):
 def test_names_and_shapes_are_those_of_the_golden_fixture(fixture):
     recipe = FIXTURES[fixture]
     entries = json.loads((GOLDEN / f"{fixture}.json").read_text())["entries"]
-    assert _published_shapes(recipe["name"], recipe["source"], 10) == {key: shape for key, shape, _ in entries}
+    assert _published_shapes(recipe["name"], recipe["source"], **recipe["overrides"]) == {key: shape for key, shape, _ in entries}
 
 
 def test_every_family_has_a_sign_that_no_other_family_shows():
