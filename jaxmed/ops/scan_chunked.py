@@ -1,10 +1,9 @@
 """The selective scan in chunks: between forward and backward pass only the state before each chunk is kept.
 
-A row is a block of channels of one image: inputs [l, p], state [n, p]. CPUs take row after row, token after token, with blocks so
-narrow that XLA leaves a token's update to one thread; wider updates it splits over its threads, which then wait for each other at
-every token. Rows of 96 or 128 channels with n = 16, against all channels at once, forward + backward on two busy cores: 21 ms
-against 163 for (b, l, d) = (4, 1024, 96), 93 against 732 for (8, 256, 512). Other devices take all rows at once, and associative
-scans inside a chunk.
+A row is one group of one image: inputs [l, p], state [n, p]. CPUs take row after row, and token after token within it: with the
+batch inside a token's update XLA's loop needs five times as long (forward + backward at (b, l, d, n) = (4, 1024, 96, 16): 106 ms
+against 20, at (8, 256, 512, 16): 242 against 57; one thread is at work either way). Other devices take all rows at once, and
+associative scans inside a chunk; that form is tested on CPU only.
 """
 
 import functools
@@ -18,7 +17,7 @@ from jaxtyping import Array, Float
 from jaxmed.ops import scan_by_step, scan_by_tree
 from jaxmed.ops.scan_inputs import ScanInputs, state_dtype, step_size
 
-STEP_TOKENS, STEP_STATE = 64, 2048  # CPU: tokens per chunk (32 to 256 measure the same); numbers in the state of a row
+STEP_TOKENS = 64  # CPU: tokens per chunk; 32 to 256 measure the same
 TREE_BYTES = 128e6  # elsewhere: the states of a chunk; its backward pass holds about 14 times as much
 
 
@@ -34,18 +33,19 @@ class Plan(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """ScanInputs with each group's channels in k blocks of p, tokens inside."""
+    """ScanInputs with the tokens inside the groups."""
 
-    u: Float[Array, "b g k l p"]
-    delta: Float[Array, "b g k l p"]
-    A: Float[Array, "g k n p"]
+    u: Float[Array, "b g l p"]
+    delta: Float[Array, "b g l p"]
+    A: Float[Array, "g n p"]
     B: Float[Array, "b g l n"]
     C: Float[Array, "b g l n"]
-    bias: Float[Array, "g k p"]
+    bias: Float[Array, "g p"]
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))  # traced once per shape: MedMamba's 32 scans lower in 7 s, not 31
 def chunked_scan(inputs: ScanInputs, softplus: bool, reverse: bool) -> Float[Array, "b l g p"]:
-    """The scan as the device at hand prefers it. Of a batch that is sharded over several CPU devices each device scans all rows."""
+    """The scan as the device at hand prefers it; a batch that is sharded over several CPU devices is scanned whole on each."""
     flags = dict(softplus=softplus, reverse=reverse)
     by_step = Plan(STEP_TOKENS, True, scan_by_step.forward, scan_by_step.backward, **flags)
     by_tree = Plan(tree_tokens(inputs), False, scan_by_tree.forward, scan_by_tree.backward, **flags)
@@ -63,25 +63,13 @@ def tree_tokens(inputs: ScanInputs) -> int:
 
 def planned_scan(plan: Plan, *inputs: Array) -> Float[Array, "b l g p"]:
     """The scan as planned."""
-    b, length, g, p = inputs[0].shape
-    blocks = -(-p * inputs[2].shape[1] // STEP_STATE) if plan.one_by_one else 1
-    y = _scan(plan, _rows(ScanInputs(*inputs), blocks))
-    return jnp.transpose(y, (0, 3, 1, 2, 4)).reshape(b, length, g, -1)[..., :p]
-
-
-def _rows(inputs: ScanInputs, k: int) -> Rows:
-    def blocks(x: Array) -> Array:
-        p = x.shape[-1]
-        x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -p % k)])
-        return x.reshape(*x.shape[:-1], k, -1)
-
-    u, delta = (jnp.transpose(blocks(x), (0, 2, 3, 1, 4)) for x in (inputs.u, inputs.delta))
-    B, C = (jnp.swapaxes(x, 1, 2) for x in (inputs.B, inputs.C))
-    return Rows(u, delta, jnp.swapaxes(blocks(inputs.A), 1, 2), B, C, blocks(inputs.bias))
+    u, delta, A, B, C, bias = inputs
+    u, delta, B, C = (jnp.swapaxes(x, 1, 2) for x in (u, delta, B, C))
+    return jnp.swapaxes(_scan(plan, Rows(u, delta, A, B, C, bias)), 1, 2)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan(plan: Plan, rows: Rows) -> Float[Array, "b g k l p"]:
+def _scan(plan: Plan, rows: Rows) -> Float[Array, "b g l p"]:
     return _forward(plan, rows)[0]
 
 
@@ -93,7 +81,7 @@ def _forward(plan: Plan, rows: Rows) -> tuple[Array, tuple[Rows, Array]]:
 def _backward(plan: Plan, residuals: tuple[Rows, Array], v: Array) -> tuple[Rows]:
     rows, states = residuals
     du, ddelta, dA, dB, dC, dbias = _each_row(plan, functools.partial(_row_gradients, plan), *rows, states, v)
-    grads = Rows(du, ddelta, jnp.sum(dA, 0), jnp.sum(dB, 2), jnp.sum(dC, 2), jnp.sum(dbias, 0))
+    grads = Rows(du, ddelta, jnp.sum(dA, 0), dB, dC, jnp.sum(dbias, 0))
     return (Rows(*(g.astype(x.dtype) for g, x in zip(grads, rows, strict=True))),)
 
 
@@ -101,14 +89,10 @@ _scan.defvjp(_forward, _backward)
 
 
 def _each_row(plan: Plan, of_row: Callable, *args: Array) -> tuple[Array, ...]:
-    """`of_row` over images, groups and blocks; results start with [b, g, k]. args: as Rows, then any with all three axes."""
-    rest = (True,) * (len(args) - len(Rows._fields))
-    images = (True, True, False, True, True, False, *rest)
-    groups = (True,) * len(args)
-    blocks = (True, True, True, False, False, True, *rest)
-    for axis in (blocks, groups, images):
-        of_row = (_one_by_one if plan.one_by_one else _at_once)(of_row, axis)
-    return of_row(*args)
+    """`of_row` over images and groups; results start with [b, g]. args: as Rows, then any that start with [b, g]."""
+    each = _one_by_one if plan.one_by_one else _at_once
+    has_images = tuple(name not in ("A", "bias") for name in Rows._fields) + (True,) * (len(args) - len(Rows._fields))
+    return each(each(of_row, (True,) * len(args)), has_images)(*args)
 
 
 def _at_once(function: Callable, axis: tuple[bool, ...]) -> Callable:

@@ -23,8 +23,8 @@ def selective_scan(
 ) -> Float[Array, "b l d"]:
     """y_l = <C_l, h_l> + D u_l, where h_l = exp(dt_l A) h_{l-1} + dt_l u_l B_l, h_{-1} = 0, dt = softplus(delta + delta_bias).
 
-    A is discretised exactly and B by Euler's rule, as in the published code of Mamba and VMamba. d / g consecutive channels share
-    one group's B and C. `reverse` runs from the last token to the first. State and result are float32 whatever the inputs
+    A is discretised exactly and B by Euler's rule, as in the published code of Mamba and VMamba. d / g consecutive channels
+    share one group's B and C. `reverse` runs from the last token to the first. State and result are float32 whatever the inputs
     are (bfloat16 u, B and C cost about 1e-3 of the largest value; keep delta and A in float32), float64 where an input is.
 
     method:

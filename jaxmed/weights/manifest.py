@@ -44,8 +44,9 @@ def by_model(model: str) -> list[dict[str, Any]]:
 
 
 def nearest(name: str) -> str:
-    """The pretrained name that looks most like this one, or ""."""
-    return next(iter(difflib.get_close_matches(name, pretrained(), n=1)), "")
+    """The pretrained name that begins with this one or looks most like it, or ""."""
+    longer = [known for known in pretrained() if known.startswith(name)] if name else []
+    return next(iter(longer or difflib.get_close_matches(name, pretrained(), n=1)), "")
 
 
 def recipe(entry: Mapping[str, Any]) -> dict[str, Any]:

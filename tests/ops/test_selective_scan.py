@@ -141,7 +141,8 @@ def test_bfloat16_inputs_are_scanned_in_float32(method):
     y, grads = jax.value_and_grad(lambda x: selective_scan(**x, method=method).sum())(inputs)
     assert y.dtype == jnp.float32 and {key: g.dtype for key, g in grads.items()} == {key: x.dtype for key, x in inputs.items()}
     rounded = recurrence(**{key: x.astype(jnp.float32) for key, x in inputs.items()})
-    np.testing.assert_allclose(jax.jit(functools.partial(selective_scan, method=method))(**inputs), rounded, atol=1e-5 * np.abs(rounded).max())
+    y = jax.jit(functools.partial(selective_scan, method=method))(**inputs)
+    np.testing.assert_allclose(y, rounded, atol=1e-5 * np.abs(rounded).max())
 
 
 def test_backward_holds_a_fraction_of_the_memory_of_the_full_associative_scan():
