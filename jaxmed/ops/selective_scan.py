@@ -31,8 +31,8 @@ def selective_scan(
         "sequential": token after token, differentiated by JAX; the oracle
         "associative": `jax.lax.associative_scan` over all tokens, differentiated by JAX; holds b * l * d * n numbers many times
         "chunked": keeps the state before each chunk; the backward pass computes the others again (reverse mode only)
-        "auto": "chunked", which is best or level at every size measured on CPU: at (b, l, d, n) = (1, 3136, 96, 16) 15 times faster
-            than "associative" forward and forward + backward, in 1/99 of its temporary memory (docs/selective_scan.md)
+        "auto": "chunked", best or level at nearly every size measured on CPU: at (b, l, d, n) = (1, 3136, 96, 16) 15 times
+            faster than "associative" forward and forward + backward, in 1/99 of its temporary memory (docs/selective_scan.md)
     Raises UserError for an unknown method and for shapes that do not belong together.
     """
     if method not in METHODS:
