@@ -1,8 +1,8 @@
 """The selective scan in chunks: between forward and backward pass only the state before each chunk is kept.
 
 A row is one group of one image: inputs [l, p], state [n, p]. CPUs take row after row, and token after token within it: with the
-batch inside a token's update XLA's loop takes five times as long (forward + backward, (b, l, d, n) = (4, 1024, 96, 16): 106 ms
-against 20; at (8, 256, 512, 16): 242 against 57; one thread at work either way). Other devices take all rows at once and
+batch inside a token's update XLA's loop takes five times as long (forward + backward at (b, l, d, n) = (4, 1024, 96, 16):
+106 ms against 20; at (8, 256, 512, 16): 242 against 57; one thread at work either way). Other devices take all rows at once and
 associative scans inside a chunk; that form is tested on CPU only.
 """
 
