@@ -10,6 +10,7 @@ def base_config() -> ConfigDict:
     config = ConfigDict()
     config.name = ""  # names the default workdir, runs/<name>
     config.paper = ""  # what the run reproduces, for the report
+    config.task = "classification"  # or four_views: what a case is and what is learned (jaxmed.train.kinds)
     config.preset = ""  # says what was reduced, if anything
     config.published = ConfigDict()  # the paper's numbers in %, shown beside ours
 
@@ -25,7 +26,7 @@ def base_config() -> ConfigDict:
     config.optimizer = ConfigDict(
         {"name": "adam", "learning_rate": 5e-5, "b1": 0.9, "b2": 0.999, "weight_decay": 0.0, "clip_norm": 0.0}
     )
-    config.plateau = ConfigDict({"factor": 0.5, "patience": 3, "min_lr": 1e-6})
+    config.plateau = ConfigDict({"factor": 0.5, "patience": 3, "min_lr": 1e-6, "monitor": "val/loss", "mode": "min"})
     config.monitor = "val/accuracy"  # the best epoch by this key of metrics.jsonl is tested; ties: the earlier
     config.monitor_mode = "max"
 
@@ -55,6 +56,7 @@ def data_config() -> ConfigDict:
     data.duplicate_threshold = 0.95
     data.conflict_threshold = 0.99
     data.drop_conflicts = True
+    data.paper_protocol = False  # True: no validation split, the test cases choose the epoch too
     data.num_cases = 480  # phantoms only
     data.phantom_size = 160
     data.phantom_seed = 0

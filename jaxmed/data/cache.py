@@ -1,20 +1,9 @@
-"""The decoded-image cache: every image of a source is decoded and resized once, then memory-mapped.
+"""The decoded images of a source of cases, each with its mask: see `jaxmed.data.decoded` for the folder.
 
-One folder per (source contents, size, transform version), under `<cache_dir>/decoded/`:
     pixels.npy       uint8 [n, size, size, 2]: gray image (bilinear), mask in {0, 1} (nearest)
     thumbnails.npy   uint8 [n, 32, 32]: for duplicate search, so that it does not decode again either
-    about.json       what it is, and the cases left out with the reason
-The folder is written under a temporary name and renamed, so a reader sees all of it or nothing. All processes of a
-machine share the pixels through the page cache.
 """
 
-import errno
-import hashlib
-import json
-import os
-import shutil
-import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -25,13 +14,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxmed.data.cases import Source
-from jaxmed.data.reading import Progress, parallel_map, read_case
+from jaxmed.data.decoded import Plan, decoded_folder
+from jaxmed.data.reading import read_case
 from jaxmed.data.similarity import THUMBNAIL, thumbnail
 from jaxmed.errors import UserError
 
 TRANSFORM_VERSION = 1  # raise it when `resize_case` or `thumbnail` changes: old caches are then not used any more
-_STALE_SECONDS = 24 * 3600.0
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -50,10 +38,14 @@ class Cache:
         Raises:
             UserError: the case was skipped because its files could not be read.
         """
+        pixels = self.pixels(index)
+        return np.ascontiguousarray(pixels[..., 0]), np.ascontiguousarray(pixels[..., 1])
+
+    def pixels(self, index: int) -> UInt8[np.ndarray, "..."]:
+        """The stored array of one case; UserError if it was skipped."""
         if index in self.skipped:
             raise UserError(f"case {index} was left out of the cache: {self.skipped[index]}")
-        pixels = self._pixels[index]
-        return np.ascontiguousarray(pixels[..., 0]), np.ascontiguousarray(pixels[..., 1])
+        return self._pixels[index]
 
     @cached_property
     def thumbnails(self) -> UInt8[np.ndarray, "n 32 32"]:
@@ -81,19 +73,22 @@ def build_cache(
     Raises:
         UserError: unreadable cases (all of them are listed), a full disk or an unwritable `cache_dir`.
     """
-    key, broken = _key(source, size)
-    folder = Path(cache_dir).expanduser() / "decoded" / key
-    cache = _open(folder, size, len(source))
-    if cache is None:
-        try:
-            cache = _build(source, size, folder, broken, skip_bad, log)
-        except OSError as error:
-            raise _disk_error(error, folder, len(source) * size * size * 2) from error
-    if cache.skipped and not skip_bad:
-        raise UserError(_bad_files(cache.skipped.values(), len(source)))
-    for row, reason in cache.skipped.items():
-        log(f"left out: {source.cases[row].case_id}: {reason}")
-    return cache
+
+    def decode(index: int) -> tuple[np.ndarray, np.ndarray]:
+        case = read_case(source, index)
+        return resize_case(case["image"], case.get("mask"), size), thumbnail(case["image"])
+
+    has_masks = bool(source.has_masks)
+    plan = Plan(
+        arrays={"pixels": (size, size, 2), "thumbnails": (THUMBNAIL, THUMBNAIL)},
+        decode=decode,
+        key=[TRANSFORM_VERSION, size, has_masks],
+        about={"size": size, "transform_version": TRANSFORM_VERSION, "has_masks": has_masks},
+        what="images",
+        size=f"{size} x {size}",
+    )
+    folder, about = decoded_folder(source, plan, cache_dir, skip_bad, log)
+    return Cache(folder, size, len(source), about["skipped"], has_masks)
 
 
 def resize_case(image: np.ndarray, mask: np.ndarray | None, size: int) -> UInt8[np.ndarray, "size size 2"]:
@@ -103,113 +98,3 @@ def resize_case(image: np.ndarray, mask: np.ndarray | None, size: int) -> UInt8[
     if mask is not None:
         out[..., 1] = cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
     return out
-
-
-def _key(source: Source, size: int) -> tuple[str, dict[int, str]]:
-    """The folder's name, and the cases whose files are not even there."""
-
-    def fingerprint(index: int) -> tuple[str, str]:
-        try:
-            return source.fingerprint(index), ""
-        except (UserError, OSError) as error:
-            return f"unreadable: {error}", str(error)
-
-    prints = list(parallel_map(fingerprint, len(source)))
-    broken = {row: reason for row, (_, reason) in enumerate(prints) if reason}
-    text = json.dumps([TRANSFORM_VERSION, size, bool(source.has_masks), [text for text, _ in prints]])
-    return hashlib.sha256(text.encode()).hexdigest()[:32], broken
-
-
-def _open(folder: Path, size: int, count: int) -> Cache | None:
-    """The finished cache in `folder`, or None if there is none or it is damaged (a crash, a copy cut short)."""
-    try:
-        about = json.loads((folder / "about.json").read_text())
-        skipped = {int(row): reason for row, reason in about["skipped"].items()}
-        cache = Cache(folder, size, count, skipped, about["has_masks"])
-        whole = cache._pixels.shape == (count, size, size, 2) and len(cache.thumbnails) == count
-    except (OSError, ValueError, KeyError):
-        return None
-    return cache if whole else None
-
-
-def _build(source, size, folder, broken, skip_bad, log) -> Cache:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(folder)
-    work = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
-    work.mkdir()
-    try:
-        skipped = _decode_all(source, size, work, broken, log)
-        if skipped and not skip_bad:
-            raise UserError(_bad_files(skipped.values(), len(source)))
-        about = {"source": source.name, "cases": len(source), "size": size, "transform_version": TRANSFORM_VERSION}
-        about |= {"has_masks": bool(source.has_masks), "skipped": skipped}
-        (work / "about.json").write_text(json.dumps(about, indent=1))
-        _publish(work, folder, size, len(source))
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return Cache(folder, size, len(source), skipped, bool(source.has_masks))
-
-
-def _decode_all(source, size, work, broken, log) -> dict[int, str]:
-    """Writes pixels and thumbnails in order with plain writes: a memory map would meet a full disk as a bus error."""
-
-    def one(index: int):
-        try:
-            if index in broken:
-                return broken[index]
-            case = read_case(source, index)
-        except UserError as error:
-            return str(error)
-        return resize_case(case["image"], case.get("mask"), size), thumbnail(case["image"])
-
-    skipped, count = {}, len(source)
-    progress = Progress(f"decoding {count} images of '{source.name}' to {size} x {size}, once", count, log)
-    empty = np.zeros((size, size, 2), np.uint8), np.zeros((THUMBNAIL, THUMBNAIL), np.uint8)
-    with open(work / "pixels.npy", "wb") as pixels, open(work / "thumbnails.npy", "wb") as thumbs:
-        _header(pixels, (count, size, size, 2))
-        _header(thumbs, (count, THUMBNAIL, THUMBNAIL))
-        for index, result in enumerate(parallel_map(one, count)):
-            if isinstance(result, str):
-                skipped[index], result = result, empty
-            pixels.write(result[0].tobytes())
-            thumbs.write(result[1].tobytes())
-            progress.step()
-        for file in (pixels, thumbs):
-            file.flush()
-            os.fsync(file.fileno())
-    progress.end(f", kept in {work.parent}")
-    return skipped
-
-
-def _publish(work: Path, folder: Path, size: int, count: int) -> None:
-    """Gives the finished folder its name; another process may have been faster, with the same contents."""
-    if folder.exists() and _open(folder, size, count) is None:
-        shutil.rmtree(folder, ignore_errors=True)
-    try:
-        work.rename(folder)
-    except OSError:
-        if _open(folder, size, count) is None:
-            raise
-
-
-def _remove_stale(folder: Path) -> None:
-    """Removes what a killed build of the same cache left behind, a day later."""
-    for left in folder.parent.glob(f"{folder.name}.*.tmp"):
-        if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _header(file, shape: tuple[int, ...]) -> None:
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-
-def _bad_files(reasons, count: int) -> str:
-    lines = [f"  {reason}" for reason in reasons]
-    head = f"{len(lines)} of {count} cases cannot be read:"
-    return "\n".join([head, *lines, "repair or remove them, or leave them out with data.skip_bad=True"])
-
-
-def _disk_error(error: OSError, folder: Path, needed: int) -> UserError:
-    fix = f"it needs {needed / 1e6:.0f} MB; free some space or choose another place with data.cache_dir or JAXMED_CACHE"
-    what = "no space left" if error.errno in _DISK_FULL else f"cannot write ({error.strerror or error})"
-    return UserError(f"image cache {folder.parent}: {what}; {fix}")

@@ -65,7 +65,7 @@ class Report:
     def _verdict(self) -> str:
         errors, warnings = len(self.of(ERROR)), len(self.of(WARNING))
         verdict = "repair the errors before training" if errors else "the data can be used"
-        return f"Result: {_count(errors, 'error')}, {_count(warnings, 'warning')}: {verdict}."
+        return f"Result: {counted(errors, 'error')}, {counted(warnings, 'warning')}: {verdict}."
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,13 @@ def check_data(
         data: the config's `data` block, for its duplicate and conflict thresholds.
     """
     options = {key: (data or {}).get(key, default) for key, default in OPTIONS.items()}
-    progress = Progress(f"checking {_count(len(source), 'case')} of '{source.name}'", len(source), log)
+    progress = Progress(f"checking {counted(len(source), 'case')} of '{source.name}'", len(source), log)
     looks = []
     for look in parallel_map(lambda index: _look(source, index, size), len(source)):
         looks.append(look)
         progress.step()
     progress.end()
-    report = Report(f"Data check of '{source.name}': {_count(len(source), 'case')}, classes {', '.join(source.classes)}")
+    report = Report(f"Data check of '{source.name}': {counted(len(source), 'case')}, classes {', '.join(source.classes)}")
     for note in source.notes:
         report.add(FACT, note)
     _integrity(report, source, looks)
@@ -131,14 +131,14 @@ def _look(source: Source, index: int, size: int) -> _Look:
 def _integrity(report: Report, source: Source, looks: list[_Look]) -> None:
     names = Counter(case.case_id for case in source.cases)
     if twice := [name for name, count in names.items() if count > 1]:
-        report.add(ERROR, f"{_count(len(twice), 'case_id')} used more than once", twice)
+        report.add(ERROR, f"{counted(len(twice), 'case_id')} used more than once", twice)
     faults = [look.fault for look in looks if look.fault]
     if faults:
-        report.add(ERROR, f"{_count(len(faults), 'case')} cannot be read", faults)
+        report.add(ERROR, f"{counted(len(faults), 'case')} cannot be read", faults)
     else:
         report.add(OK, f"every image{' and mask' if source.has_masks else ''} can be read")
     if blank := _named(source, looks, lambda look: look.constant):
-        report.add(WARNING, f"{_count(len(blank), 'image')} of one single gray value", blank)
+        report.add(WARNING, f"{counted(len(blank), 'image')} of one single gray value", blank)
 
 
 def _balance(report: Report, source: Source) -> None:
@@ -148,11 +148,11 @@ def _balance(report: Report, source: Source) -> None:
         if not counts[label]:
             report.add(ERROR, f"class {name!r} has no cases")
         elif counts[label] < _FEW:
-            report.add(WARNING, f"class {name!r} has only {_count(counts[label], 'case')}: too few for reliable figures")
+            report.add(WARNING, f"class {name!r} has only {counted(counts[label], 'case')}: too few for reliable figures")
     if unknown := [case.case_id for case in source.cases if case.label < 0]:
-        report.add(WARNING, f"{_count(len(unknown), 'case')} without label: good for prediction only", unknown)
+        report.add(WARNING, f"{counted(len(unknown), 'case')} without label: good for prediction only", unknown)
     patients = {case.patient_id for case in source.cases} - {""}
-    report.add(FACT, f"{_count(len(patients), 'patient')}" if patients else "no patient ids")
+    report.add(FACT, f"{counted(len(patients), 'patient')}" if patients else "no patient ids")
 
 
 def _sizes(report: Report, source: Source, looks: list[_Look]) -> None:
@@ -195,7 +195,7 @@ def _duplicates(report: Report, source: Source, pairs: Pairs, options: Mapping) 
     groups = case_groups(source, pairs)
     for row in linked:
         members.setdefault(int(groups[row]), []).append(source.cases[row].case_id)
-    text = f"{_count(len(pairs), 'pair')} among {len(linked)} images {above}; they form {_count(len(members), 'group')}"
+    text = f"{counted(len(pairs), 'pair')} among {len(linked)} images {above}; they form {counted(len(members), 'group')}"
     fate = "each kept in one split" if options["group_duplicates"] else "not kept together (data.group_duplicates=False)"
     report.add(WARNING, f"duplicates: {text}, {fate}", [" + ".join(names) for names in members.values()])
 
@@ -204,7 +204,7 @@ def _conflicts(report: Report, source: Source, pairs: Pairs, options: Mapping) -
     labels = np.array([case.label for case in source.cases])
     found = label_conflicts(pairs, labels, options["conflict_threshold"])
     if len(found):
-        text = f"{_count(len(found), 'pair')} of images above {options['conflict_threshold']:g} with different labels"
+        text = f"{counted(len(found), 'pair')} of images above {options['conflict_threshold']:g} with different labels"
         fate = "left out by default" if options["drop_conflicts"] else "kept (data.drop_conflicts=False)"
         report.add(WARNING, f"label conflicts: {text}; {fate}", describe_conflicts(source, found))
 
@@ -220,14 +220,14 @@ def _leakage(report: Report, source: Source, split: Split | None, pairs: Pairs) 
         if empty := [label for label in source.classes if not counts[name, label]]:
             report.add(ERROR, f"split {name} has no case of class {', '.join(empty)}")
     if odd := [f"{row['case_id']}: {row['split']!r}" for row in rows if row["split"] not in (*SPLITS, DROPPED)]:
-        report.add(ERROR, f"{_count(len(odd), 'case')} with a split other than {', '.join(SPLITS)}", odd)
+        report.add(ERROR, f"{counted(len(odd), 'case')} with a split other than {', '.join(SPLITS)}", odd)
     shared = [members_text(members) for members in shared_across(rows, "patient_id").values()]
     if shared:
-        report.add(ERROR, f"leak: {_count(len(shared), 'patient')} in several splits", shared)
+        report.add(ERROR, f"leak: {counted(len(shared), 'patient')} in several splits", shared)
     across = _across(rows, pairs)
     if across:
         level = WARNING if split is not None and split.kind == LEAKY else ERROR
-        report.add(level, f"leak: {_count(len(across), 'pair')} of duplicate images in different splits", across)
+        report.add(level, f"leak: {counted(len(across), 'pair')} of duplicate images in different splits", across)
     if not shared and not across:
         report.add(OK, "no leak: no patient and no duplicate is in two splits")
 
@@ -257,5 +257,7 @@ def _named(source: Source, looks: list[_Look], condition: Callable[[_Look], bool
     return [case.case_id for case, look in zip(source.cases, looks, strict=True) if condition(look)]
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def counted(number: int, what: str) -> str:
+    """ "1 case", "2 cases", "2 studies"."""
+    many = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{number} {what if number == 1 else many}"

@@ -73,7 +73,7 @@ class CmmdSource(FileStudySource):
             notes.append("no TOMPEI-CMMD table: labels from CMMD's own, no BI-RADS; unlisted breasts have no label")
         studies, more = build_studies(headers, breasts, str(data.get("invisible", "malignant")))
         notes += [*more, "CMMD's layout was written from public descriptions: check these counts (2,601 breasts)"]
-        super().__init__(studies, notes, data)
+        super().__init__(studies, notes, data, predict)
 
 
 def _root(path: str | Path | None) -> Path:

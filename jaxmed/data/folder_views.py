@@ -51,7 +51,7 @@ class FolderViewsSource(FileStudySource):
 
     Raises:
         UserError: one error with every bad row: missing files, unknown views, labels or splits, a view given twice,
-            pictures of one breast or study that contradict each other; no labels where training needs them.
+            pictures of one breast or study that contradict each other.
     """
 
     name = "folder_views"
@@ -60,11 +60,7 @@ class FolderViewsSource(FileStudySource):
         path = _find(data.get("dir"))
         pictures = read_folder(path) if path.is_dir() else read_csv(path)
         studies = group_pictures(pictures, path)
-        options = dict(data) | ({"birads_subset": None} if predict else {})
-        super().__init__(studies, (), options)
-        if not predict and not any(max(study.label) >= 0 or max(study.birads) >= 0 for study in self.studies):
-            fix = f"give a CSV ({HEADER}) for training, or use --mode=predict"
-            raise UserError(f"{path}: no study has a label or a BI-RADS category; {fix}")
+        super().__init__(studies, (), data, predict)
 
 
 def _find(path: str | Path | None) -> Path:

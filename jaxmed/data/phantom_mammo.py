@@ -52,7 +52,7 @@ class PhantomMammoSource(StudySource):
             raise UserError(f"data.classes={tuple(data['classes'])}: phantoms have exactly the classes {LABELS}")
         studies = [make_study(self.seed, index) for index in range(count)]
         notes = [f"four-view phantoms made on the fly (seed {self.seed}, {self.size} px)"]
-        super().__init__(studies, notes, data)
+        super().__init__(studies, notes, data, predict)
         self._index = {study.study_id: index for index, study in enumerate(studies)}  # a BI-RADS subset leaves some out
 
     def read(self, index: int) -> dict[str, np.ndarray]:

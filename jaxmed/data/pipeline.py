@@ -16,20 +16,17 @@ import signal
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from multiprocessing import connection, parent_process, resource_tracker
+from typing import Protocol
 
 import cv2
 import grain
 import numpy as np
 from absl import flags
 
-from jaxmed.data.augment import augment, check_options
-from jaxmed.data.cache import Cache
-from jaxmed.data.views import INPUTS, NEED_MASK, derive_views
 from jaxmed.errors import UserError
 
-_PADDING = -1  # the case_id of rows that only fill up the last evaluation batch
+PADDING = -1  # the case_id of rows that only fill up the last evaluation batch
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _AHEAD = 4  # batches prepared ahead by threads, and kept in flight per worker process
 
@@ -63,43 +60,41 @@ class Batches(Iterator):
         self.close()
 
 
-class Pipeline:
-    """Batches of a cached source.
+class Loader(Protocol):
+    """Row of the source -> one element of a batch; what a worker runs. Pickles small."""
 
-    A batch is a dict of numpy arrays, this process's rows only (b = batch_size / processes):
-        one uint8 [b, size, size, 1] per name in `inputs` ("image", "core", "boundary", "mask"; mask in {0, 1}),
-        `label` int32 [b], `case_id` int32 [b] (row of source.cases), `weight` float32 [b].
+    size_bytes: int  # of the pixels of one element
+    skipped: Mapping[int, str]  # rows that cannot be read, and why
+
+    def __len__(self) -> int:
+        """Cases of the source."""
+
+    def check_trainable(self, rows: np.ndarray) -> None:
+        """UserError if a row cannot be trained on (no label)."""
+
+    def plain(self) -> "Loader":
+        """The same without augmentation."""
+
+    def __call__(self, row: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+        """The element of a row, augmented by draws from `rng`; PADDING gives a black one of weight 0, case_id -1."""
+
+
+class Pipeline:
+    """Batches of a source.
+
+    A batch is a dict of numpy arrays, the loader's elements stacked, this process's rows only (b = batch_size / processes).
     Process p holds the p-th part of the global batch's rows, so that joined arrays have the same order for any number of
     processes (dropout masks fall on the same cases).
     """
 
-    def __init__(
-        self,
-        cache: Cache,
-        labels: np.ndarray,
-        inputs: Sequence[str],
-        *,
-        seed: int,
-        augment: Mapping | None,
-        workers: int,
-        process: tuple[int, int] = (0, 1),
-    ):
+    def __init__(self, loader: Loader, *, seed: int, workers: int, process: tuple[int, int] = (0, 1)):
         """Args:
-            labels: class of every case of the source, -1 where it is not known.
+            loader: `ImageLoader`, `StudyLoader`; its augmentation acts on training batches only.
             seed: of the order and the augmentation.
-            augment: options of `jaxmed.data.augment`, or None; training batches only.
             workers: worker processes; 0 means threads, which is the faster choice for cached images.
             process: (index, count) of this process.
-
-        Raises:
-            UserError: unknown inputs, inputs that need masks on a source without, bad augment options.
         """
-        _check_inputs(cache, inputs)
-        if len(labels) != cache.num_cases:
-            raise UserError(f"{len(labels)} labels for {cache.num_cases} cached cases: the cache is of another source")
-        self.cache, self.labels, self.inputs = cache, np.asarray(labels, np.int32), tuple(inputs)
-        self.seed, self.workers, self.process = seed, workers, process
-        self.augment = check_options(augment) if augment else None
+        self.loader, self.seed, self.workers, self.process = loader, seed, workers, process
         cv2.setNumThreads(0)  # the images run in parallel; threads inside each would only compete
 
     def train(self, indices: Sequence[int], batch_size: int, *, start: int = 0) -> Batches:
@@ -109,11 +104,10 @@ class Pipeline:
             UserError: no cases, a case without label or left out, or a batch that the processes cannot share evenly.
         """
         rows = self._check(indices, batch_size)
-        if (self.labels[rows] < 0).any():
-            raise UserError(f"case {rows[self.labels[rows] < 0][0]} has no label: it cannot be trained on")
+        self.loader.check_trainable(rows)
         # Derived seeds: Grain shuffles epoch e with seed + e, so plain seeds 42 and 43 would share their orders.
         order, changes = (int(seed) for seed in np.random.SeedSequence(self.seed).generate_state(2))
-        elements = grain.MapDataset.source(rows).shuffle(seed=order).repeat().random_map(self.loader(), seed=changes)
+        elements = grain.MapDataset.source(rows).shuffle(seed=order).repeat().random_map(self.loader, seed=changes)
         return self._start(self._own_batches(elements, batch_size)[start:], batch_size)
 
     def evaluate(self, indices: Sequence[int], batch_size: int) -> Batches:
@@ -122,13 +116,9 @@ class Pipeline:
         Always threads: starting worker processes would cost more than a pass over a cached split.
         """
         rows = self._check(indices, batch_size)
-        rows = np.pad(rows, (0, -len(rows) % batch_size), constant_values=_PADDING)
-        batches = self._own_batches(grain.MapDataset.source(rows).map(self.loader(augmented=False)), batch_size)
+        rows = np.pad(rows, (0, -len(rows) % batch_size), constant_values=PADDING)
+        batches = self._own_batches(grain.MapDataset.source(rows).map(self.loader.plain()), batch_size)
         return Batches(iter(batches.to_iter_dataset(_threads())))
-
-    def loader(self, augmented: bool = True) -> "Loader":
-        """The function that a worker runs: row of the source -> one element of a batch."""
-        return Loader(self.cache, self.labels, self.inputs, self.augment if augmented else None)
 
     def _own_batches(self, elements: grain.MapDataset, batch_size: int) -> grain.MapDataset:
         index, count = self.process
@@ -140,11 +130,11 @@ class Pipeline:
             raise UserError("this split has no cases")
         if batch_size < 1 or batch_size % self.process[1]:
             raise UserError(f"batch_size={batch_size} must be a positive multiple of the {self.process[1]} processes")
-        if rows.min() < 0 or rows.max() >= self.cache.num_cases:
-            raise UserError(f"case rows must lie in 0..{self.cache.num_cases - 1}, got {rows.min()}..{rows.max()}")
-        for row in self.cache.skipped:
+        if rows.min() < 0 or rows.max() >= len(self.loader):
+            raise UserError(f"case rows must lie in 0..{len(self.loader) - 1}, got {rows.min()}..{rows.max()}")
+        for row, reason in self.loader.skipped.items():
             if row in rows:
-                raise UserError(f"case {row} is in this split but was left out of the cache: {self.cache.skipped[row]}")
+                raise UserError(f"case {row} is in this split but was left out of the cache: {reason}")
         return rows
 
     def _start(self, batches: grain.MapDataset, batch_size: int) -> Batches:
@@ -160,7 +150,7 @@ class Pipeline:
 
     def _check_shared_memory(self, rows: int) -> None:
         """Workers hand batches over in shared memory; where it is small (containers), writing there would kill them."""
-        needed = self.workers * _AHEAD * rows * len(self.inputs) * self.cache.size**2
+        needed = self.workers * _AHEAD * rows * self.loader.size_bytes
         if os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free < needed:
             raise UserError(
                 f"{self.workers} workers need {needed / 1e6:.0f} MB in /dev/shm, which has less; "
@@ -191,46 +181,9 @@ class _OwnRows(grain.MapDataset):
         return self._parent[batch * self._batch_size + self._first + row]
 
 
-@dataclass(frozen=True)
-class Loader:
-    """Row of the source -> one element of a batch. Holds only what a worker needs, and pickles small."""
-
-    cache: Cache
-    labels: np.ndarray
-    inputs: tuple[str, ...]
-    options: Mapping | None  # of the augmentation
-
-    def __call__(self, row: int | np.integer, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
-        row = int(row)
-        if row == _PADDING:
-            return self._element(dict.fromkeys(self.inputs, self._black()), _PADDING, label=-1, weight=0.0)
-        image, mask = self.cache.load(row)
-        if self.options is not None:
-            image, mask = augment(image, mask, rng, self.options)
-        return self._element(derive_views(image, mask, self.inputs), row, label=int(self.labels[row]), weight=1.0)
-
-    def _element(self, views: dict[str, np.ndarray], row: int, label: int, weight: float) -> dict[str, np.ndarray]:
-        element = {name: view[..., None] for name, view in views.items()}
-        return element | {"label": np.int32(label), "case_id": np.int32(row), "weight": np.float32(weight)}
-
-    def _black(self) -> np.ndarray:
-        return np.zeros((self.cache.size, self.cache.size), np.uint8)
-
-
 def _close_all(iterators: list) -> None:
     while iterators:
         iterators.pop().close()
-
-
-def _check_inputs(cache: Cache, inputs: Sequence[str]) -> None:
-    for name in inputs:
-        if name not in INPUTS:
-            raise UserError(f"input {name!r} is unknown; choose from {', '.join(INPUTS)}")
-        if name in NEED_MASK and not cache.has_masks:
-            raise UserError(
-                f"input {name!r} is made from the lesion's `mask`, and this source has no masks: "
-                'give them, or use the mask-free option experts=("image",)'
-            )
 
 
 def _threads() -> grain.ReadOptions:

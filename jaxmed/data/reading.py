@@ -43,8 +43,8 @@ def read_case(source: Source, index: int) -> dict[str, np.ndarray]:
 class Progress:
     """A title, a line every few seconds with speed and time left, and one at the end."""
 
-    def __init__(self, title: str, total: int, log: Callable[[str], None]):
-        self.total, self.log, self.done = total, log, 0
+    def __init__(self, title: str, total: int, log: Callable[[str], None], unit: str = "images"):
+        self.total, self.log, self.unit, self.done = total, log, unit, 0
         self.start = self.last = time.monotonic()
         log(title)
 
@@ -56,9 +56,10 @@ class Progress:
             self.last = now
             rate = self.done / (now - self.start)
             left = (self.total - self.done) / rate
-            self.log(f"  {self.done}/{self.total}, {rate:.0f} images/s, {left:.0f} s left")
+            self.log(f"  {self.done}/{self.total}, {rate:.3g} {self.unit}/s, {left:.0f} s left")
 
     def end(self, text: str = "") -> None:
         """All done; `text` says what came of it."""
         seconds = time.monotonic() - self.start
-        self.log(f"  {self.done} images in {seconds:.1f} s ({self.done / max(seconds, 1e-9):.0f} images/s){text}")
+        rate = self.done / max(seconds, 1e-9)
+        self.log(f"  {self.done} {self.unit} in {seconds:.1f} s ({rate:.3g} {self.unit}/s){text}")

@@ -39,6 +39,9 @@ class Pairs:
         return Pairs(self.first[keep], self.second[keep], self.correlation[keep])
 
 
+NO_PAIRS = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+
+
 def thumbnail(image: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "32 32"]:
     """The gray image at its native size, reduced to 32 x 32 by area (every pixel counts, so speckle averages out)."""
     return cv2.resize(image, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
@@ -55,7 +58,7 @@ def similar_pairs(thumbnails: UInt8[np.ndarray, "n 32 32"], threshold: float = D
     unit = _unit_rows(thumbnails)
     found = [_pairs_of_block(unit, start, threshold) for start in range(0, len(unit), _BLOCK)]
     if not found:
-        return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+        return NO_PAIRS
     return Pairs(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
 

@@ -19,6 +19,7 @@ DROPPED = "dropped"
 GROUPED = "grouped"
 LEAKY = "leaky, for comparison"
 FROM_FILE = "read from a file"
+PAPER = "paper's protocol: selected and tested on the same cases"
 
 
 @dataclass
@@ -30,8 +31,14 @@ class Split:
     kind: str = GROUPED
 
     def indices(self, split: str) -> np.ndarray:
-        """Rows of source.cases in one split ("train", "val", "test" or "dropped"), in order."""
+        """Rows of source.cases in one split ("train", "val", "test" or "dropped"), in order; PAPER: val is the test split."""
+        split = "test" if self.selects_on_test and split == "val" else split
         return np.flatnonzero([row["split"] == split for row in self.rows])
+
+    @property
+    def selects_on_test(self) -> bool:
+        """Whether the test cases also choose the epoch."""
+        return self.kind == PAPER
 
     def groups(self) -> np.ndarray:
         """Group id (str) of every case: the unit of resampling for intervals."""
@@ -54,7 +61,7 @@ def check_split(split: Split, classes: Sequence[str]) -> None:
     _check_shared(split, "patient_id", "patient", together)
     _check_shared(split, "group", "duplicate group", f"{together}, or accept the leak: data.group_duplicates=False")
     for name in SPLITS:
-        counts = Counter(row["label"] for row in split.rows if row["split"] == name)
+        counts = Counter(split.rows[i]["label"] for i in split.indices(name))
         for label in classes:
             if not counts[label]:
                 total = sum(row["label"] == label for row in split.rows)

@@ -16,11 +16,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxmed.data.cases import Source
-from jaxmed.data.similarity import CONFLICT_THRESHOLD, DUPLICATE_THRESHOLD, Pairs, label_conflicts, link, similar_pairs
+from jaxmed.data.similarity import (
+    CONFLICT_THRESHOLD,
+    DUPLICATE_THRESHOLD,
+    NO_PAIRS,
+    Pairs,
+    label_conflicts,
+    link,
+    similar_pairs,
+)
 from jaxmed.data.split_table import (
     DROPPED,
     GROUPED,
     LEAKY,
+    PAPER,
     SPLITS,
     Split,
     check_split,
@@ -41,12 +50,13 @@ OPTIONS = {
     "drop_conflicts": True,
     "test_fraction": 0.15,
     "val_fraction": 0.1765,
+    "paper_protocol": False,
 }
 
 
 def make_split(
     source: Source,
-    thumbnails: np.ndarray,
+    thumbnails: np.ndarray | None,
     data: Mapping,
     *,
     seed: int,
@@ -57,10 +67,11 @@ def make_split(
     """Divides the cases of a source; deterministic by `seed`.
 
     Args:
-        thumbnails: uint8 [n, 32, 32], `Cache.thumbnails`.
+        thumbnails: uint8 [n, 32, 32], `Cache.thumbnails`; None: copies are not looked for, patients alone are kept together.
         data: the config's `data` block; of it the keys of `OPTIONS`. `group_duplicates=False` gives the image-level
             split of published results: nothing is left out, patients are still kept together where the source names
-            them, and the kind is "leaky, for comparison".
+            them, and the kind is "leaky, for comparison". `paper_protocol=True` makes no validation split: the test
+            cases choose the epoch too, as in papers that have no other.
         fold, num_folds: hold out fold `fold` of `num_folds` as the test split.
         skipped: cases that could not be read (`Cache.skipped`): left out.
 
@@ -81,12 +92,21 @@ def make_split(
         _divide(names, folds, labels, groups, source.classes, options, seed, fold, num_folds)
     rows = _rows(source, groups, names, folds)
     notes = ["the split is the source's own column, used as it is"] if given is not None else []
-    notes += _patient_notes(source) + _duplicate_notes(groups, pairs, labels, options)
+    notes += _patient_notes(source)
+    copies = ["copies of pictures were not looked for"]
+    notes += copies if thumbnails is None else _duplicate_notes(groups, pairs, labels, options)
     notes += _conflict_notes(source, conflicts, options, bool(drop)) + _skip_notes(source, skipped or {})
     notes += _count_notes(rows, source.classes)
-    split = Split(rows, notes, GROUPED if options["group_duplicates"] else LEAKY)
+    kind = GROUPED if options["group_duplicates"] else LEAKY
+    split = Split(rows, notes, PAPER if options["paper_protocol"] else kind)
     check_split(split, source.classes)
     return split
+
+
+def group_names(source: Source, thumbnails: np.ndarray | None, threshold: float) -> np.ndarray:
+    """Group (str) of every case of data that is not divided; thumbnails as in `make_split`."""
+    pairs = NO_PAIRS if thumbnails is None else similar_pairs(thumbnails, threshold)
+    return np.array([f"group {number}" for number in case_groups(source, pairs)])
 
 
 def case_groups(source: Source, pairs: Pairs) -> np.ndarray:
@@ -121,8 +141,10 @@ def _check_cases(source: Source) -> None:
             )
 
 
-def _find_duplicates(thumbnails: np.ndarray, labels: np.ndarray, options: Mapping) -> tuple[Pairs, Pairs]:
+def _find_duplicates(thumbnails: np.ndarray | None, labels: np.ndarray, options: Mapping) -> tuple[Pairs, Pairs]:
     """(linked pairs, label conflicts); both empty where duplicates are not grouped."""
+    if thumbnails is None:
+        return NO_PAIRS, NO_PAIRS
     lowest = min(options["duplicate_threshold"], options["conflict_threshold"])
     pairs = similar_pairs(thumbnails, lowest if options["group_duplicates"] else np.inf)
     conflicts = label_conflicts(pairs, labels, options["conflict_threshold"])
@@ -154,7 +176,8 @@ def _divide(names, folds, labels, groups, classes, options, seed, fold, num_fold
     else:
         rest, test = take_fraction(kept, labels, groups, options["test_fraction"], seed, step=0)
     names[test] = "test"
-    names[take_fraction(rest, labels, groups, options["val_fraction"], seed, step=1)[1]] = "val"
+    if not options["paper_protocol"]:
+        names[take_fraction(rest, labels, groups, options["val_fraction"], seed, step=1)[1]] = "val"
 
 
 def _check_class_sizes(labels: np.ndarray, groups: np.ndarray, classes: Sequence[str], num_folds: int | None) -> None:

@@ -62,13 +62,17 @@ class StudySource:
     classes = LABELS
     birads_classes: tuple[int, ...] = BIRADS
 
-    def __init__(self, studies: Sequence[Study] = (), notes: Sequence[str] = (), data: Mapping | None = None):
+    def __init__(
+        self, studies: Sequence[Study] = (), notes: Sequence[str] = (), data: Mapping | None = None, predict: bool = False
+    ):
+        """`predict=True` keeps every study, whatever its BI-RADS category."""
         data = data or {}
         self.notes = list(notes)
         self.studies = [blank_missing_sides(study) for study in studies]
         subset = tuple(data.get("birads_subset") or ())
         if subset:
             self.birads_classes = check_subset(subset)
+        if subset and not predict:
             self.studies, more = select_birads(self.studies, subset, bool(data.get("keep_label", False)))
             self.notes += more
         self.notes.append(describe(self.studies))
@@ -78,8 +82,11 @@ class StudySource:
 
     @cached_property
     def cases(self) -> list[Case]:
-        """One case per study, for splits: its label is the worse breast's."""
-        return [Case(study.study_id, max(study.label), study.patient_id, study.split) for study in self.studies]
+        """One case per study, for splits, which are stratified by its label: the worse breast's.
+
+        Where only BI-RADS is known, 4 and 5 are stratified with the malignant ones. Nothing else reads these labels.
+        """
+        return [Case(study.study_id, stratum(study), study.patient_id, study.split) for study in self.studies]
 
     def targets(self, index: int) -> dict[str, int]:
         """Class indices of the four heads: left_label, right_label, left_birads, right_birads; -1 where not known."""
@@ -113,8 +120,8 @@ class FileStudySource(StudySource):
     `data.size` (default 512; or (height, width)) is the size of a view, `data.crop_breast` cuts the breast out first.
     """
 
-    def __init__(self, studies: Sequence[Study], notes: Sequence[str], data: Mapping):
-        super().__init__(studies, notes, data)
+    def __init__(self, studies: Sequence[Study], notes: Sequence[str], data: Mapping, predict: bool = False):
+        super().__init__(studies, notes, data, predict)
         self.size = view_size(data)
         self.crop = bool(data.get("crop_breast", False))
 
@@ -163,6 +170,13 @@ def view_size(data: Mapping) -> tuple[int, int]:
     if min(height, width) < 32:
         raise UserError(f"data.size={size}: views need at least 32 x 32 pixels")
     return int(height), int(width)
+
+
+def stratum(study: Study) -> int:
+    """0 or 1, for stratified splits; -1 where nothing is known."""
+    if max(study.label) >= 0 or max(study.birads) < 0:
+        return max(study.label)
+    return int(max(study.birads) >= 4)
 
 
 def blank_missing_sides(study: Study) -> Study:

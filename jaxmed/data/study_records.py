@@ -97,7 +97,7 @@ class RecordStudySource(StudySource):
         self._records = builder.as_data_source(split=SPLIT, decoders=skip)
         studies = [_study(row, self._records[row]) for row in range(len(self._records))]
         self._rows = {study.study_id: row for row, study in enumerate(studies)}  # a BI-RADS subset leaves some out
-        super().__init__(studies, (), dict(data) | ({"birads_subset": None} if predict else {}))
+        super().__init__(studies, (), data, predict)
 
     def read(self, index: int) -> dict[str, np.ndarray]:
         study = self.studies[index]

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from jaxmed.evaluate.style import BLUE, EXPERTS, MUTED, PURPLE, RED, new_figure, styled
+from jaxmed.evaluate.style import BLUE, CYCLE, EXPERTS, MUTED, RED, new_figure, styled
 
 STYLES = {"train": "-", "val": "--"}
 SPLIT_LABELS = {"train": "training", "val": "validation"}
@@ -26,7 +26,7 @@ def series(history: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gate_names(history: list[dict]) -> list[str]:
-    """The experts whose gate weights were logged ("image" for the key "train/gate_image"), image first."""
+    """The experts or views whose gate weights were logged ("image" for the key "train/gate_image"), image first."""
     return in_order({key.split("/gate_")[1] for row in history for key in row if "/gate_" in key})
 
 
@@ -37,8 +37,8 @@ def in_order(experts: Iterable[str]) -> list[str]:
 
 
 def expert_color(name: str, position: int) -> str:
-    """The paper's colours for its three experts, others in order."""
-    return EXPERTS.get(name, (PURPLE, RED, MUTED)[position % 3])
+    """The paper's colours for its three experts, others (views) in order."""
+    return EXPERTS.get(name, CYCLE[position % len(CYCLE)])
 
 
 @styled
@@ -67,8 +67,8 @@ def learning_curves(history: list[dict], best_epoch: int | None = None) -> Figur
 
 
 @styled
-def gate_curves(history: list[dict], best_epoch: int | None = None) -> Figure:
-    """Mean gate weight of each expert over epochs: training solid, validation dashed."""
+def gate_curves(history: list[dict], best_epoch: int | None = None, kind: str = "expert") -> Figure:
+    """Mean gate weight of each expert (or view: `kind`) over epochs: training solid, validation dashed."""
     figure = new_figure(9.6, 4.2)
     ax = figure.subplots()
     names = gate_names(history)
@@ -78,7 +78,7 @@ def gate_curves(history: list[dict], best_epoch: int | None = None) -> Figure:
     ax.set(ylabel="mean gate weight", ylim=(0, None))
     ax.axhline(1 / len(names), color=MUTED, linewidth=1, linestyle=(0, (1, 3)))
     _epoch_axis(ax, best_epoch)
-    handles = [Line2D([], [], color=expert_color(n, i), label=f"expert: {n}") for i, n in enumerate(names)]
+    handles = [Line2D([], [], color=expert_color(n, i), label=f"{kind}: {n}") for i, n in enumerate(names)]
     handles += [Line2D([], [], color=MUTED, linestyle=s, label=SPLIT_LABELS[k]) for k, s in STYLES.items()]
     handles += [Line2D([], [], color=MUTED, linewidth=1, linestyle=(0, (1, 3)), label="equal share")]
     if best_epoch is not None:

@@ -1,13 +1,16 @@
 """The paragraph a paper's methods section needs, and the comparison with published numbers."""
 
 import re
+from collections.abc import Iterable
 from importlib.metadata import version
 
 import numpy as np
 
+from jaxmed.evaluate.breasts import ALL, BOTH, SIDE, second_tasks
 from jaxmed.evaluate.intervals import Estimate, independent
 from jaxmed.evaluate.resample import RESAMPLES, SEED
-from jaxmed.evaluate.wording import cases, groups, networks, uses_masks
+from jaxmed.evaluate.summary import TaskEstimates
+from jaxmed.evaluate.wording import cases, groups, networks, seen_in_training, uses_masks
 from jaxmed.evaluate.workdir import Workdir
 
 PUBLISHED = {
@@ -25,7 +28,7 @@ def methods(workdir: Workdir, estimates: dict[str, Estimate]) -> list[str]:
 
 
 def _training(workdir: Workdir) -> str:
-    run, sentences = workdir.run, []
+    run, sentences, seen = workdir.run, [], seen_in_training(workdir)
     if run.get("model"):
         size = f" ({run['params']:,} parameters)" if isinstance(run.get("params"), int) else ""
         paper = f", after {run['paper']}" if run.get("paper") else ""
@@ -33,9 +36,9 @@ def _training(workdir: Workdir) -> str:
     if run.get("methods"):
         sentences.append(str(run["methods"]))
     if len(workdir.parts) > 1:
-        sentences.append("Of each training run, the weights of the epoch chosen on the validation cases were tested.")
+        sentences.append(f"Of each training run, the weights of the epoch chosen on the validation {seen} were tested.")
     elif run.get("best_epoch") is not None:
-        sentences.append(f"The weights of epoch {run['best_epoch']}, chosen on the validation cases, were tested.")
+        sentences.append(f"The weights of epoch {run['best_epoch']}, chosen on the validation {seen}, were tested.")
     if uses_masks(workdir) and workdir.data.get("mask_origin"):
         sentences.append(f"Lesion masks: {workdir.data['mask_origin']}.")
     return " ".join(sentences)
@@ -45,7 +48,7 @@ def _cases(workdir: Workdir) -> str:
     text = f"The evaluation has {cases(workdir)}" + (f" in {g}" if (g := groups(workdir)) else "")
     text += f", read by {networks(workdir)}." if networks(workdir) else "."
     if workdir.data.get("split_kind") == "grouped":
-        text += " Cases of one patient and near-duplicate pictures were kept in one split."
+        text += f" {seen_in_training(workdir).capitalize()} of one patient and near-duplicate pictures were kept in one split."
     elif workdir.leaky:
         text += " The split was made by image and leaks near-duplicate pictures; it serves only for comparison."
     return text
@@ -57,11 +60,12 @@ def _statistics(workdir: Workdir, estimates: dict[str, Estimate]) -> str:
         text = f"The positive class was {classes[-1]}, with a threshold of 0.5. "
     else:
         text = "The most probable class counts; metrics are macro averages of one class against the rest. "
-    unit = "cases" if independent(workdir.headline) else "patients or duplicate groups"
+    text += _tasks(workdir)
+    unit = f"{workdir.unit}s" if independent(workdir.headline) else "patients or duplicate groups"
     text += (f"95 % confidence intervals are percentile intervals of {RESAMPLES:,} bootstrap resamples of {unit} "
              f"(seed {SEED}), not stratified by class; resamples that lacked a class were drawn again. ")
     if estimates["auc"].method.startswith("DeLong"):
-        text += "The interval of the AUC is DeLong's, computed on the logit scale, as all cases were independent. "
+        text += f"The interval of the AUC is DeLong's, computed on the logit scale, as all {workdir.unit}s were independent. "
     if any(value.method.startswith("exact") for value in estimates.values()):
         text += "Where no error was seen, the interval is the exact (Clopper-Pearson) one over independent groups. "
     if len(workdir.parts) > 1:
@@ -71,31 +75,64 @@ def _statistics(workdir: Workdir, estimates: dict[str, Estimate]) -> str:
     return text + f"Statistics were computed with {packages}."
 
 
+def _tasks(workdir: Workdir) -> str:
+    further, sided = second_tasks(workdir.table.extras), SIDE in workdir.table.extras
+    text = "Left and right breasts were evaluated separately and pooled. " if sided else ""
+    for task, classes in further.items():
+        how = "is evaluated in the same way" if len(classes) == 2 else "has macro averages of one class against the rest"
+        text += f"The further task {task} ({', '.join(classes)}) {how}. "
+    return text
+
+
 def _averaging(workdir: Workdir) -> str:
     repeats = len(np.unique(workdir.headline.repeat))
     return ("Metrics were computed for each trained network and averaged inside each resample, so that the interval "
             f"is about new patients; the SD is over {'repeats' if repeats > 1 else 'folds'} of the training. ")
 
 
-def published_table(workdir: Workdir, estimates: dict[str, Estimate]) -> dict:
+def published_table(workdir: Workdir, estimates: dict[str, Estimate], tasks: Iterable[TaskEstimates] = ()) -> dict:
     """{"model", "names", "rows"}: this run above the publication, metrics in per cent; {} without one.
 
-    Beside `PUBLISHED`'s columns, further numbers of the publication ("Params (M)") get a column each.
+    Beside `PUBLISHED`'s columns, further numbers of the publication ("Params (M)", "F1 macro", and with the name of a further
+    task "BI-RADS AUC", "BI-RADS F1 macro") get a column each. tasks: what `task_estimates` gives.
     """
     published = dict(workdir.run.get("published") or {})
     model = published.pop("model", "")
     if not published:
         return {}
     further = [name for name in published if name not in PUBLISHED]
-    ours = [_in_percent(estimates[name]) for name in PUBLISHED.values()]
-    theirs = [_as_published(published.get(name)) for name in PUBLISHED]
-    rows = [("This run", ours + [_ours(workdir, name) for name in further]),
-            ("Published", theirs + [str(published[name]) for name in further])]
-    return {"model": model, "names": [*PUBLISHED, *further], "rows": rows}
+    named = _named(estimates, tasks)
+    main = [name for name in PUBLISHED if name in published or workdir.unit == "case"]
+    ours = [_in_percent(estimates[PUBLISHED[name]]) for name in main]
+    theirs = [_as_published(published.get(name)) for name in main]
+    rows = [("This run", ours + [_ours(workdir, name, named) for name in further]),
+            ("Published", theirs + [_theirs(name, published[name], named) for name in further])]
+    return {"model": model, "names": [*main, *further], "rows": rows}
 
 
-def _ours(workdir: Workdir, column: str) -> str:
-    """Our count beside theirs, where run.json has it: "Params (M)" from `params`, "FLOPs (G)" from `flops`."""
+def _named(estimates: dict[str, Estimate], tasks: Iterable[TaskEstimates]) -> dict[str, Estimate]:
+    """Metrics of further columns by `_key`: "F1 macro", and "<task> AUC", "<task> F1 macro", ... of both sides together."""
+    columns = PUBLISHED | {"F1 macro": "macro_f1"}
+    found = {_key("F1 macro"): estimates["macro_f1"]}
+    for part, values in tasks:
+        if part.side in (BOTH, ALL):
+            found |= {_key(f"{part.task} {column}"): values[name] for column, name in columns.items()}
+    return found
+
+
+def _key(column: str) -> str:
+    """Small letters and digits only: "BI-RADS AUC" is the AUC of the task birads."""
+    return re.sub(r"[^a-z0-9]", "", column.lower())
+
+
+def _theirs(column: str, value: object, named: dict[str, Estimate]) -> str:
+    return _as_published(value) if _key(column) in named else str(value)
+
+
+def _ours(workdir: Workdir, column: str, named: dict[str, Estimate]) -> str:
+    """Our number beside theirs: a metric, or a count of run.json ("Params (M)" from `params`, "FLOPs (G)" from `flops`)."""
+    if _key(column) in named:
+        return _in_percent(named[_key(column)])
     name, _, unit = column.partition(" ")
     count = workdir.run.get(name.lower())
     scale = {"(M)": 1e6, "(G)": 1e9}.get(unit)
@@ -120,25 +157,27 @@ def _as_published(value: object) -> str:
     return re.sub(r"(?<!\d)\.", "0.", str(value).replace("+-", " ± "))
 
 
-def explain(name: str, classes: tuple[str, ...]) -> str:
-    """A metric in plain words."""
+def explain(name: str, classes: tuple[str, ...], unit: str = "case") -> str:
+    """A metric in plain words; `unit` is what a row of the table is about, "case" or "breast"."""
     if len(classes) == 2:
         negative, positive = classes
         words = {
-            "recall": f"share of {positive} cases that were found",
-            "specificity": f"share of {negative} cases without a false alarm",
-            "precision": f"of the cases called {positive}, the share that were",
-            "auc": f"chance that a {positive} case scores above a {negative} one",
+            "recall": f"share of {positive} {unit}s that were found",
+            "specificity": f"share of {negative} {unit}s without a false alarm",
+            "precision": f"of the {unit}s called {positive}, the share that were",
+            "macro_f1": "F1 score of each class in turn, mean over the classes, rare ones counting like frequent ones",
+            "auc": f"chance that a {positive} {unit} scores above a {negative} one",
         }
     else:
         words = {
             "recall": "share of a class that was found, mean over classes",
             "specificity": "share of the other classes without a false alarm, mean over classes",
-            "precision": "share of right ones among the cases called a class, mean over classes",
-            "auc": "chance that a case of a class scores above another case, mean over classes",
+            "precision": f"share of right ones among the {unit}s called a class, mean over classes",
+            "macro_f1": "the same as the F1 score, which is a mean over classes here",
+            "auc": f"chance that a {unit} of a class scores above another {unit}, mean over classes",
         }
     words |= {
-        "accuracy": "share of all cases that were right",
+        "accuracy": f"share of all {unit}s that were right",
         "f1": "sensitivity and precision in one number (harmonic mean)",
         "balanced_accuracy": "mean over classes of the share that was right",
         "brier": "mean squared error of the probabilities; 0 is perfect",

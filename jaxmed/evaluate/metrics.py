@@ -18,6 +18,7 @@ LABELS = {
     "specificity": "Specificity",
     "precision": "Precision (PPV)",
     "f1": "F1 score",
+    "macro_f1": "F1, mean over classes",
     "auc": "AUC",
     "balanced_accuracy": "Balanced accuracy",
     "brier": "Brier score",
@@ -85,6 +86,7 @@ def confusion_metrics(matrix: np.ndarray) -> dict[str, np.ndarray]:
     values = {name: value[..., -1] if binary else value.mean(-1) for name, value in per_class.items()}
     values["accuracy"] = _ratio(true_positive.sum(-1), total[..., 0])
     values["balanced_accuracy"] = per_class["recall"].mean(-1)
+    values["macro_f1"] = f1.mean(-1)
     return {name: np.asarray(value) for name, value in values.items()}
 
 

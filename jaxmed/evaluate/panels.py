@@ -1,21 +1,23 @@
 """The report's figures with the words around them: what is shown, what to look for, and a text for screen readers."""
 
 import base64
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxmed.evaluate.breasts import ALL, BOTH, TaskPart
 from jaxmed.evaluate.calibration import reliability
-from jaxmed.evaluate.curves import gate_curves, gate_names, in_order, learning_curves, series
+from jaxmed.evaluate.curves import learning_curves, series
 from jaxmed.evaluate.embedding import FEWEST, match_features, perplexity_for, tsne, tsne_plot
 from jaxmed.evaluate.intervals import Estimate
 from jaxmed.evaluate.metrics import predicted_class
-from jaxmed.evaluate.plots import calibration_plot, confusion_plot, gate_by_class
+from jaxmed.evaluate.plots import calibration_plot, confusion_plot
 from jaxmed.evaluate.predictions import Predictions
 from jaxmed.evaluate.roc import roc_plot
 from jaxmed.evaluate.style import to_png
-from jaxmed.evaluate.wording import count, interval, mean_confusion, networks, number
+from jaxmed.evaluate.wording import count, interval, mean_confusion, networks, number, plural, seen_in_training
 from jaxmed.evaluate.workdir import Workdir
 
 
@@ -40,18 +42,30 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def _panel(workdir: Workdir, figure: Figure, name: str, title: str, caption: str, alt: str) -> Panel:
+def make_panel(workdir: Workdir, figure: Figure, name: str, title: str, caption: str, alt: str) -> Panel:
+    """The panel of a figure, which is also written to figures/<name>.png."""
     folder = workdir.path / "figures"
     folder.mkdir(exist_ok=True)
     return Panel(name, title, caption, alt, to_png(figure, folder / f"{name}.png"))
 
 
+def best_epoch(workdir: Workdir) -> int | None:
+    """The kept epoch; none where several networks kept different ones."""
+    return workdir.run.get("best_epoch") if len(workdir.parts) == 1 else None
+
+
 def result_panels(workdir: Workdir, estimates: dict[str, Estimate]) -> list[Panel]:
     """ROC, confusion matrix and calibration of the headline split."""
-    panels = [confusion_panel(workdir), calibration_panel(workdir)]
+    panels = [confusion_panel(workdir, workdir.headline), calibration_panel(workdir)]
     if not np.isnan(estimates["auc"].value):
         panels.insert(0, roc_panel(workdir, estimates["auc"]))
     return panels
+
+
+def task_panels(workdir: Workdir, parts: Iterable[TaskPart]) -> list[Panel]:
+    """The confusion matrix of every task beside the first, sides together."""
+    return [confusion_panel(workdir, part.table, part.task) for part in parts
+            if part.task != workdir.task and part.side in (BOTH, ALL)]
 
 
 def training_panels(workdir: Workdir) -> list[Panel]:
@@ -59,13 +73,6 @@ def training_panels(workdir: Workdir) -> list[Panel]:
     if len(series(workdir.history, "train/loss")[0]) == 0:
         return []
     return [learning_panel(workdir)]
-
-
-def gate_panels(workdir: Workdir) -> list[Panel]:
-    """Gate weights over epochs and by class, as far as they were recorded."""
-    panels = [gate_epochs_panel(workdir)] if gate_names(workdir.history) else []
-    names = in_order(name.removeprefix("gate_") for name in workdir.table.extras if name.startswith("gate_"))
-    return panels + ([gate_class_panel(workdir, names)] if names else [])
 
 
 def feature_panels(workdir: Workdir) -> list[Panel]:
@@ -90,95 +97,69 @@ def roc_panel(workdir: Workdir, area: Estimate) -> Panel:
                     "0.5 that the counts of this report use. ")
     caption += ("Look for a curve close to the upper left corner: many lesions found at few false alarms. "
                 "The dotted diagonal is guessing.")
-    return _panel(workdir, roc_plot(workdir.parts, text), "roc", "ROC curve", caption, f"ROC curve, {text}.")
+    return make_panel(workdir, roc_plot(workdir.parts, text), "roc", "ROC curve", caption, f"ROC curve, {text}.")
 
 
-def confusion_panel(workdir: Workdir) -> Panel:
-    matrix, classes = mean_confusion(workdir), workdir.table.classes
-    caption = "How many cases of each true class (row) the network called what (column); percentages add up to 100 % " \
+def confusion_panel(workdir: Workdir, table: Predictions, task: str = "") -> Panel:
+    """Of the headline rows, or of those of a further task (its name goes into the title)."""
+    matrix, classes, unit = mean_confusion(table), table.classes, workdir.unit
+    caption = f"How many {unit}s of each true class (row) the network called what (column); percentages add up to 100 % " \
               "in a row. Look at the cells off the diagonal: "
     if len(classes) == 2:
-        caption += f"lower left are missed {classes[1]} cases, upper right are false alarms."
+        caption += f"lower left are missed {classes[1]} {unit}s, upper right are false alarms."
     else:
         caption += "they show which classes are confused."
-    if len(np.unique(workdir.headline.repeat)) > 1:
+    if len(np.unique(table.repeat)) > 1:
         caption += " Counts are means over repeats."
     cells = [f"{count(matrix[i, j])} {t} called {p}" for i, t in enumerate(classes) for j, p in enumerate(classes)]
     figure = confusion_plot(matrix, classes)
-    alt = f"Confusion matrix: {', '.join(cells)}."
-    return _panel(workdir, figure, "confusion", "Right and wrong decisions", caption, alt)
+    alt = f"Confusion matrix{task and f' of {task}'}: {', '.join(cells)}."
+    name, title = ("confusion", "Right and wrong decisions") if not task else (f"confusion_{task}", f"Decisions about {task}")
+    return make_panel(workdir, figure, name, title, caption, alt)
 
 
 def calibration_panel(workdir: Workdir) -> Panel:
-    table = workdir.headline
+    table, unit = workdir.headline, workdir.unit
     curve = reliability(table.target, table.probabilities)
-    caption = ("Cases sorted into ten bins by the probability the network gave; dots show how often it came true, bars "
-               "are 95 % intervals (none where all cases of a bin agree), and the columns below count the cases "
-               "of each bin. Look for dots on the dotted diagonal: then a probability can be taken at its word. Dots "
-               "below it mean probabilities that are too high. Bins with few cases say little.")
+    caption = (f"{unit.capitalize()}s sorted into ten bins by the probability the network gave; dots show how often it came "
+               f"true, bars are 95 % intervals (none where all {unit}s of a bin agree), and the columns below count the "
+               f"{unit}s of each bin. Look for dots on the dotted diagonal: then a probability can be taken at its word. Dots "
+               f"below it mean probabilities that are too high. Bins with few {unit}s say little.")
     label = f"this network (ECE {curve.ece:.3f})"
     if several := networks(workdir):
         caption += f" All {several} are shown together; the table's calibration error is a mean over networks."
         label = f"{len(workdir.parts)} networks together"
-    bins = [f"{p:.2f} said, {o:.2f} observed ({n} cases)"
+    bins = [f"{p:.2f} said, {o:.2f} observed ({plural(n, unit)})"
             for p, o, n in zip(curve.predicted, curve.observed, curve.count, strict=True) if n]
     alt = f"Calibration curve, {label}: {'; '.join(bins)}."
     figure = calibration_plot(table, label)
-    return _panel(workdir, figure, "calibration", "Can the probabilities be trusted?", caption, alt)
+    return make_panel(workdir, figure, "calibration", "Can the probabilities be trusted?", caption, alt)
 
 
 def learning_panel(workdir: Workdir) -> Panel:
-    best = _best_epoch(workdir)
-    caption = "Solid: training cases; dashed: validation cases, which choose the epoch that is kept"
+    best = best_epoch(workdir)
+    seen = seen_in_training(workdir)
+    caption = f"Solid: training {seen}; dashed: validation {seen}, which choose the epoch that is kept"
     caption += " (dotted line). " if best is not None else ". "
     if len({(row.get("repeat", 0), row.get("fold", 0)) for row in workdir.history}) > 1:
         caption += "Lines are means over networks, shades their range. "
     caption += ("Look for validation curves that level off near the training curves. Validation loss that rises while "
-                "training loss falls means that the network learns its training cases by heart.")
+                f"training loss falls means that the network learns its training {seen} by heart.")
     last = [f"{label} {series(workdir.history, key)[1][:, -1].mean():.3f}" for key, label in (
         ("train/loss", "training loss"), ("val/loss", "validation loss"), ("train/accuracy", "training accuracy"),
         ("val/accuracy", "validation accuracy")) if len(series(workdir.history, key)[0])]
     epochs = len(series(workdir.history, "train/loss")[0])
     alt = f"Learning curves over {epochs} epochs; at the end {', '.join(last)}."
-    return _panel(workdir, learning_curves(workdir.history, best), "learning_curves", "Learning curves", caption, alt)
-
-
-def gate_epochs_panel(workdir: Workdir) -> Panel:
-    names = gate_names(workdir.history)
-    caption = ("Mean weight the gate gives each expert after each epoch (as in Fig. 4 of the CSA-MoE-Net paper); solid "
-               f"on training, dashed on validation cases; dotted, horizontal: equal shares of 1/{len(names)}. Look for "
-               "weights that settle, and for training and validation that agree. A low weight does not make an expert "
-               "useless: only training without it can tell.")
-    last = [f"{name} {series(workdir.history, f'train/gate_{name}')[1][:, -1].mean():.2f}"
-            for name in names if len(series(workdir.history, f"train/gate_{name}")[0])]
-    alt = f"Gate weights over epochs; training weights at the end: {', '.join(last)}."
-    figure = gate_curves(workdir.history, _best_epoch(workdir))
-    return _panel(workdir, figure, "gate_epochs", "Gate weights during training", caption, alt)
-
-
-def gate_class_panel(workdir: Workdir, names: list[str]) -> Panel:
-    table = workdir.headline.average_repeats()
-    caption = ("Each dot is a case; boxes hold the middle half of the cases, whiskers 90 % of them. The dotted line is "
-               "an equal share. Look for boxes that differ between classes: there the gate listens to another expert "
-               "depending on the lesion.")
-    medians = [f"{name}: " + ", ".join(
-        f"{label} {np.nanmedian(table.extras[f'gate_{name}'][table.target == k]):.2f}"
-        for k, label in enumerate(table.classes) if (table.target == k).any()) for name in names]
-    alt = f"Gate weights by class, medians: {'; '.join(medians)}."
-    return _panel(workdir, gate_by_class(table, names), "gate_by_class", "Gate weights by class", caption, alt)
+    return make_panel(workdir, learning_curves(workdir.history, best), "learning_curves", "Learning curves", caption, alt)
 
 
 def tsne_panel(workdir: Workdir, table: Predictions, features: np.ndarray) -> Panel:
     wrong = int((predicted_class(table.probabilities) != table.target).sum())
-    caption = (f"The feature that feeds the classifier, for {len(table)} cases, flattened to two dimensions by t-SNE "
+    caption = (f"The feature that feeds the classifier, for {len(table)} {workdir.unit}s, flattened to two dimensions by t-SNE "
                f"(perplexity {perplexity_for(len(table)):.0f}). Colour and shape are the truth, rings mark "
                "errors. Look for classes in separate clouds, and for rings: inside the wrong cloud the network was "
                "misled, between clouds it was unsure. Distances between clouds, and their sizes, mean nothing.")
     counts = ", ".join(f"{(table.target == k).sum()} {name}" for k, name in enumerate(table.classes))
-    alt = f"t-SNE map of {counts} cases; {wrong} errors are ringed."
-    return _panel(workdir, tsne_plot(tsne(features), table), "tsne", "How the network sees the cases", caption, alt)
-
-
-def _best_epoch(workdir: Workdir) -> int | None:
-    """The kept epoch; none where several networks kept different ones."""
-    return workdir.run.get("best_epoch") if len(workdir.parts) == 1 else None
+    alt = f"t-SNE map of {counts} {workdir.unit}s; {wrong} errors are ringed."
+    title = f"How the network sees the {workdir.unit}s"
+    return make_panel(workdir, tsne_plot(tsne(features), table), "tsne", title, caption, alt)

@@ -4,11 +4,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from jaxmed.evaluate.breasts import rows_about, unit_of
 from jaxmed.evaluate.calibration import bin_of, confidence_and_outcome, reliability
 from jaxmed.evaluate.curves import expert_color
 from jaxmed.evaluate.predictions import Predictions
 from jaxmed.evaluate.resample import case_counts, draw_clusters
 from jaxmed.evaluate.style import BLUE, INK, MUTED, class_colors, new_figure, styled, unit_axes
+
+_CROWDED = 60  # letters of class names side by side, above which they are written at a slant
 
 
 @styled
@@ -25,8 +28,9 @@ def confusion_plot(matrix: np.ndarray, classes: tuple[str, ...]) -> Figure:
         ax.text(column, row - 0.03, f"{round(float(value), 1):g}", fontsize=19, fontweight="bold", va="bottom", **text)
         ax.text(column, row + 0.07, f"{share[row, column]:.1%}".replace("%", " %"), fontsize=11, va="top", **text)
     ticks = range(len(classes))
-    ax.set_xticks(ticks, classes)
-    ax.set_yticks(ticks, classes, rotation=90, va="center")
+    size = {"fontsize": 9} if sum(map(len, classes)) > 40 else {}
+    ax.set_xticks(ticks, classes, **size)
+    ax.set_yticks(ticks, classes, rotation=90, va="center", **size)
     ax.set(xlabel="network says", ylabel="truth")
     ax.grid(False)
     ax.tick_params(length=0)
@@ -55,7 +59,7 @@ def calibration_plot(table: Predictions, label: str, bins: int = 10) -> Figure:
     for edge, count in zip(curve.edges, curve.count, strict=False):
         if count:
             bottom.text(edge + 0.5 / bins, count, str(count), ha="center", va="bottom", fontsize=9)
-    bottom.set(xlabel=said, ylabel="cases", ylim=(0, curve.count.max() * 1.25))
+    bottom.set(xlabel=said, ylabel=f"{unit_of(table)}s", ylim=(0, curve.count.max() * 1.25))
     bottom.set_xticks(np.linspace(0, 1, 6))
     return figure
 
@@ -78,15 +82,22 @@ def _observed_interval(table: Predictions, bins: int) -> tuple[np.ndarray, np.nd
 
 
 @styled
-def gate_by_class(table: Predictions, names: list[str]) -> Figure:
-    """Gate weight of every case, one panel per expert, one box (quartiles, whiskers 5 to 95 %) per class."""
+def gate_by_class(table: Predictions, names: list[str], kind: str = "expert") -> Figure:
+    """Gate weight of every case, one panel per expert or view, one box (quartiles, whiskers 5 to 95 %) per class.
+
+    A view is shown for the breasts of its own side that have it.
+    """
     figure = new_figure(9.6, 4.0)
     axes = np.atleast_1d(figure.subplots(1, len(names), sharey=True))
     for position, (name, ax) in enumerate(zip(names, axes, strict=True)):
-        _boxes(ax, table, table.extras[f"gate_{name}"])
-        ax.set_title(f"expert: {name}", color=INK)
+        rows = table.take(rows_about(table, name))
+        _boxes(ax, rows, rows.extras[f"gate_{name}"])
+        ax.set_title(f"{kind}: {name}", color=INK)
         ax.axhline(1 / len(names), color=MUTED, linewidth=1, linestyle=(0, (1, 3)), zorder=1)
         ax.spines["bottom"].set(color=expert_color(name, position), linewidth=4)
+        if len(names) * sum(map(len, table.classes)) > _CROWDED:
+            slant = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if len(table.classes) <= 3 else {"rotation": 90}
+            ax.set_xticks(range(len(table.classes)), table.classes, **slant)
     highest = max(np.nanmax(table.extras[f"gate_{name}"]) for name in names)
     axes[0].set(ylabel="gate weight", ylim=(0, min(1.0, 1.1 * highest)))
     return figure

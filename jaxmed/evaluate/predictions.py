@@ -12,6 +12,7 @@ from jaxmed.errors import UserError
 TEXT_COLUMNS = ("case_id", "patient_id", "group", "split")
 COUNT_COLUMNS = ("fold", "repeat")
 PREFIX = "prob_"
+STUDY = "study_id"  # an extra: the study a breast belongs to
 
 
 @dataclass
@@ -64,9 +65,10 @@ class Predictions:
         return [self.select(repeat=repeat, fold=fold) for repeat, fold in pairs]
 
     def clusters(self) -> np.ndarray:
-        """Which rows depend on each other: int [n], equal for rows that share a case, a patient or a group."""
+        """Which rows depend on each other: int [n], equal for rows that share a case, a study, a patient or a group."""
         names = []
-        for row, values in enumerate(zip(self.case_id, self.patient_id, self.group, strict=True)):
+        study = self.extras.get(STUDY, np.full(len(self), ""))
+        for row, values in enumerate(zip(self.case_id, self.patient_id, self.group, study, strict=True)):
             names += [(row, (kind, value)) for kind, value in enumerate(values) if value]
         key_of = {key: number for number, key in enumerate(dict.fromkeys(key for _, key in names))}
         row = [r for r, _ in names]

@@ -9,11 +9,13 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from jaxmed.evaluate import panels
+from jaxmed.evaluate.gate_panels import gate_kind, gate_panels
 from jaxmed.evaluate.intervals import Estimate
 from jaxmed.evaluate.methods import explain, methods, published_table
 from jaxmed.evaluate.metrics import LABELS, LOWER_IS_BETTER
 from jaxmed.evaluate.style import to_png
-from jaxmed.evaluate.summary import estimate
+from jaxmed.evaluate.summary import estimate, task_estimates
+from jaxmed.evaluate.task_table import task_table
 from jaxmed.evaluate.wording import interval, networks, number, summary, title, uses_masks, warnings
 from jaxmed.evaluate.workdir import Workdir, read_workdir
 from jaxmed.evaluate.wrong import WrongCase, wrong_cases, wrong_strip
@@ -46,27 +48,32 @@ def write_report(workdir: str | Path) -> Path:
 def page_content(run: Workdir) -> dict:
     """Everything the template shows."""
     estimates = estimate(run.headline, not run.leaky)
+    by_task = task_estimates(run.table.select(split=run.split), run.task, not run.leaky)
     cases = wrong_cases(run.path, run.headline)
     if any(case.picture for case in cases):
         to_png(wrong_strip(cases), run.path / "figures" / "most_wrong.png")
-    rows, notes = metric_rows(estimates, run.table.classes)
+    rows, notes = metric_rows(estimates, run.table.classes, run.unit)
     return {
         "title": title(run),
         "subtitle": subtitle(run),
-        "summary": summary(run, estimates),
+        "summary": summary(run, estimates, by_task),
         "warnings": warnings(run),
         "cards": [row for name in CARDS for row in rows if row["name"] == name],
         "rows": rows,
         "scale_start": scale_start(estimates),
         "method_notes": notes,
         "has_sd": len(run.parts) > 1,
-        "published": published_table(run, estimates),
+        "published": published_table(run, estimates, by_task),
         "result_panels": panels.result_panels(run, estimates),
+        "unit": run.unit,
+        "tasks": task_table(by_task),
+        "task_panels": panels.task_panels(run, [part for part, _ in by_task]),
         "training_panels": panels.training_panels(run),
-        "gate_panels": panels.gate_panels(run),
+        "gate_panels": gate_panels(run),
+        "gate_kind": gate_kind(run),
         "feature_panels": panels.feature_panels(run),
         "wrong_averaged": len(run.headline) > len(run.headline.average_repeats()),
-        "wrong": [wrong_entry(case) for case in cases],
+        "wrong": [wrong_entry(case, run.unit) for case in cases],
         "split_table": split_table(run),
         "data_notes": data_notes(run),
         "facts": facts(run),
@@ -90,7 +97,9 @@ def scale_start(estimates: dict[str, Estimate]) -> int:
     return 50 if min(ends, default=0) >= 0.5 else 0
 
 
-def metric_rows(estimates: dict[str, Estimate], classes: tuple[str, ...]) -> tuple[list[dict], list[str]]:
+def metric_rows(
+    estimates: dict[str, Estimate], classes: tuple[str, ...], unit: str = "case"
+) -> tuple[list[dict], list[str]]:
     """Rows of the metrics table, and the methods they refer to by number (from 1)."""
     notes = list(dict.fromkeys(estimates[name].method for name in LABELS))
     start, rows = scale_start(estimates), []
@@ -98,7 +107,7 @@ def metric_rows(estimates: dict[str, Estimate], classes: tuple[str, ...]) -> tup
         value = estimates[name]
         bar = name not in LOWER_IS_BETTER and not math.isnan(value.value)
         rows.append({
-            "name": name, "label": label, "explain": explain(name, classes), "value": number(name, value.value),
+            "name": name, "label": label, "explain": explain(name, classes, unit), "value": number(name, value.value),
             "sd": number(name, value.sd) if value.sd is not None else "", "interval": interval(name, value),
             "note": notes.index(value.method) + 1,
             "at": _on_bar(value.value, start) if bar else None,
@@ -113,16 +122,16 @@ def _on_bar(value: float, start: int) -> float | None:
     return None if math.isnan(value) else (100 * value - start) / (100 - start) * 100
 
 
-def wrong_entry(case: WrongCase) -> dict:
+def wrong_entry(case: WrongCase, unit: str = "case") -> dict:
     """A most wrong case for the template, its picture embedded."""
     uri = panels.data_uri(case.picture.read_bytes()) if case.picture else ""
     kind = "misread" if case.wrong else "least certain"
     return {"case_id": case.case_id, "caption": case.caption, "wrong": case.wrong, "uri": uri,
-            "alt": f"Picture of case {case.case_id}, {kind}: truth {case.truth}, network says {case.said}."}
+            "alt": f"Picture of {unit} {case.case_id}, {kind}: truth {case.truth}, network says {case.said}."}
 
 
 def split_table(run: Workdir) -> dict:
-    """Cases per class and split, and groups per split, from splits.csv (or of the evaluated split alone)."""
+    """Cases (studies, breasts) per class and split, and groups per split, from splits.csv (or of the evaluated split alone)."""
     known = run.headline.average_repeats()
     rows = run.cases or [
         {"split": split, "label": known.classes[target], "group": str(cluster)}
@@ -134,7 +143,10 @@ def split_table(run: Workdir) -> dict:
     counts = Counter(zip((row["label"] for row in rows), places, strict=True))
     groups = {name: {row.get("group") or i for i, row in enumerate(rows) if places[i] == name} for name in names}
     labels = list(dict.fromkeys([*run.table.classes, *(row["label"] for row in rows)]))
+    if run.unit != "case" and run.cases:  # splits.csv is about studies and their labels, perhaps not the first task's classes
+        labels = [label for label in labels if any(counts[label, name] for name in names)]
     return {
+        "head": "Cases" if run.unit == "case" else "Studies, by the worse breast" if run.cases else "Breasts",
         "splits": names,
         "rows": [(label or "unknown", [counts[label, name] for name in names]) for label in labels],
         "total": [sum(counts[label, name] for label in labels) for name in names],

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxmed.evaluate.breasts import TaskPart, task_parts
 from jaxmed.evaluate.intervals import NOT_LINKED, Estimate, metric_intervals
 from jaxmed.evaluate.metrics import LABELS
-from jaxmed.evaluate.predictions import Predictions
+from jaxmed.evaluate.predictions import STUDY, Predictions
 from jaxmed.evaluate.repeats import summarise_repeats
 from jaxmed.evaluate.workdir import read_workdir
 
 COUNTS = ("cases", "groups", "networks")
+IN_TASK_TABLE = ("auc", "macro_f1", "accuracy")
+TaskEstimates = tuple[TaskPart, dict[str, Estimate]]
 NOT_DEFINED = "not defined"
 
 
@@ -26,19 +29,33 @@ def estimate(table: Predictions, linked: bool = True) -> dict[str, Estimate]:
     return summarise_repeats(parts, linked=linked) if len(parts) > 1 else metric_intervals(table, linked=linked)
 
 
+def task_estimates(table: Predictions, first: str, linked: bool = True) -> list[TaskEstimates]:
+    """`estimate` of every task, on the left and right breasts and on both; nothing for tables without sides and tasks.
+
+    Args:
+        table: one split's rows, the truth of any task known.
+        first: the name of the first task.
+    """
+    return [(part, estimate(part.table, linked)) for part in task_parts(table, first)]
+
+
 def write_metrics(workdir: str | Path) -> dict:
     """Computes all metrics from predictions.csv (and the kind of split from run.json) and writes metrics.json.
 
     Returns:
         {split: {metric: {"value", "low", "high", "method"}}} for every split with known targets, the headline split
         first; several networks add "sd" and "runs". A value that is not defined is None. "cases", "groups" (independent
-        patients or duplicate groups) and "networks" are entries of the same form.
+        patients or duplicate groups) and "networks" are entries of the same form. Tables with sides or further tasks
+        add "studies" and, for every task and side, "<task>/<side>/<metric>" and "<task>/<side>/cases".
     """
     workdir = Path(workdir)
     run = read_workdir(workdir)
-    table, first = run.table.known(), run.split
-    splits = sorted(set(table.split.tolist()), key=lambda name: name != first)
-    metrics = {split: _split_metrics(table.select(split=split), not run.leaky) for split in splits}
+    first = run.split
+    splits = sorted(set(run.table.known().split.tolist()), key=lambda name: name != first)
+    metrics = {}
+    for split in splits:
+        rows = run.table.select(split=split)
+        metrics[split] = _split_metrics(rows.known(), not run.leaky) | _task_metrics(rows, run.task, not run.leaky)
     temporary = workdir / "metrics.json.tmp"
     temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(temporary, workdir / "metrics.json")
@@ -51,9 +68,24 @@ def _split_metrics(table: Predictions, linked: bool) -> dict[str, dict]:
         "groups": len(np.unique(table.clusters())),
         "networks": len(table.parts()),
     }
-    entries = {name: {"value": value, "low": None, "high": None, "method": "count"} for name, value in counts.items()}
+    if STUDY in table.extras:
+        counts["studies"] = len(np.unique(table.extras[STUDY]))
+    entries = {name: _count_entry(value) for name, value in counts.items()}
     entries["groups"]["method"] = "count" if linked else NOT_LINKED
     return entries | {name: _entry(value) for name, value in estimate(table, linked).items()}
+
+
+def _task_metrics(table: Predictions, first: str, linked: bool) -> dict[str, dict]:
+    entries = {}
+    for part, values in task_estimates(table, first, linked):
+        start = f"{part.task}/{part.side}/"
+        entries[start + "cases"] = _count_entry(len(np.unique(part.table.case_id)))
+        entries |= {start + name: _entry(value) for name, value in values.items()}
+    return entries
+
+
+def _count_entry(value: int) -> dict:
+    return {"value": value, "low": None, "high": None, "method": "count"}
 
 
 def _entry(value: Estimate) -> dict:
@@ -76,10 +108,13 @@ def format_table(metrics: dict) -> str:
 def _format_split(split: str, entries: dict[str, dict]) -> str:
     cases, groups, networks = (entries[name]["value"] for name in COUNTS)
     title = f"{split or 'all cases'}: {cases} cases"
+    if "studies" in entries:
+        title = f"{split or 'all studies'}: {cases} breasts in {entries['studies']['value']} studies"
     if entries["groups"]["method"] == NOT_LINKED:
         title += " (leaky split: copies are not linked)"
     else:
-        title += f" in {groups} independent groups" if groups != cases else ", all independent"
+        joined = " of" if "studies" in entries else " in"
+        title += f"{joined} {groups} independent groups" if groups != cases else ", all independent"
     title += f", {networks} trained networks" if networks > 1 else ""
     title += " (used to choose the epoch: optimistic)" if split == "val" else ""
     methods = list(dict.fromkeys(entries[name]["method"] for name in LABELS))
@@ -90,7 +125,27 @@ def _format_split(split: str, entries: dict[str, dict]) -> str:
         sd = format_value(entry.get("sd")) if spread else ""
         number = methods.index(entry["method"]) + 1
         lines.append(f"  {label:<26}{format_value(entry['value']):>12}  {sd:>6}  {_range(entry):<18}[{number}]")
-    return "\n".join(lines + [f"  [{number}] {method}" for number, method in enumerate(methods, start=1)])
+    lines += [f"  [{number}] {method}" for number, method in enumerate(methods, start=1)]
+    return "\n".join([*lines, *_format_tasks(entries)])
+
+
+def _format_tasks(entries: dict[str, dict]) -> list[str]:
+    """Lines of the table of tasks and sides: count, then value and interval of `IN_TASK_TABLE`; none without tasks."""
+    parts = [name.removesuffix("/cases") for name in entries if name.endswith("/cases")]
+    if not parts:
+        return []
+    heads = ["AUC", "F1, mean over classes", "Accuracy"]
+    unit = "breasts" if "studies" in entries else "cases"
+    lines = ["", f"  {'task and side':<20}{unit:>8}  " + "".join(f"{head:<26}" for head in heads).rstrip()]
+    for part in parts:
+        shown = [entries[f"{part}/{name}"] for name in IN_TASK_TABLE]
+        cells = [format_value(entry["value"]) + (f" ({_range(entry)})" if entry["low"] is not None else "") for entry in shown]
+        number = entries[f"{part}/cases"]["value"]
+        lines.append(f"  {part.replace('/', ', '):<20}{number:>8}  " + "".join(f"{cell:<26}" for cell in cells).rstrip())
+    if any(entries[f"{part}/{name}"]["value"] is None for part in parts for name in IN_TASK_TABLE):
+        where = " of one of the networks" if entries["networks"]["value"] > 1 else ""
+        lines.append(f"  {NOT_DEFINED}: a class is missing among the {unit}{where}")
+    return lines
 
 
 def format_value(value: float | None) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxmed.errors import UserError
+from jaxmed.evaluate.breasts import TEXT_EXTRAS, prob_column, second_tasks, target_column
 from jaxmed.evaluate.predictions import COUNT_COLUMNS, PREFIX, TEXT_COLUMNS, Predictions, concatenate
 
 __all__ = ["Predictions", "concatenate", "read_predictions", "write_predictions"]
@@ -87,13 +88,21 @@ def _check_header(path: Path, header: list[str]) -> tuple[str, ...]:
 def _from_columns(path: Path, classes: tuple[str, ...], columns: dict[str, list[str]]) -> Predictions:
     probabilities = [_probabilities(path, PREFIX + name, columns[PREFIX + name]) for name in classes]
     known = {*TEXT_COLUMNS, *COUNT_COLUMNS, "target", *(PREFIX + name for name in classes)}
+    extras = {name: _extra(values) for name, values in columns.items() if name not in known}
+    extras |= {name: np.array(columns[name], dtype=str) for name in TEXT_EXTRAS if name in columns}
+    for task, names in second_tasks(columns).items():
+        column = target_column(task)
+        _targets(path, names, columns[column], column)
+        extras[column] = np.array(columns[column], dtype=str)
+        extras |= {prob_column(task, name): _probabilities(path, prob_column(task, name), columns[prob_column(task, name)])
+                   for name in names}
     return Predictions(
         classes,
         **{name: np.array(columns[name], dtype=str) for name in TEXT_COLUMNS},
         **{name: _integers(path, name, columns[name]) for name in COUNT_COLUMNS},
         target=_targets(path, classes, columns["target"]),
         probabilities=np.stack(probabilities, axis=1),
-        extras={name: _extra(values) for name, values in columns.items() if name not in known},
+        extras=extras,
     )
 
 
@@ -116,11 +125,11 @@ def _integers(path: Path, column: str, cells: list[str]) -> np.ndarray:
     return np.array([int(cell or 0) for cell in cells])
 
 
-def _targets(path: Path, classes: tuple[str, ...], cells: list[str]) -> np.ndarray:
+def _targets(path: Path, classes: tuple[str, ...], cells: list[str], column: str = "target") -> np.ndarray:
     index = {name: k for k, name in enumerate(classes)} | {"": -1}
     for i, cell in enumerate(cells):
         if cell not in index:
-            raise UserError(f"{path}, line {i + 2}: target {cell!r} is none of the classes {', '.join(classes)}")
+            raise UserError(f"{path}, line {i + 2}: {column} {cell!r} is none of the classes {', '.join(classes)}")
     return np.array([index[cell] for cell in cells])
 
 

@@ -2,14 +2,19 @@
 
 import math
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
+from jaxmed.evaluate.breasts import ALL, BOTH, TaskPart, unit_of
 from jaxmed.evaluate.intervals import Estimate
 from jaxmed.evaluate.metrics import confusion_matrix
+from jaxmed.evaluate.predictions import STUDY, Predictions
+from jaxmed.evaluate.summary import TaskEstimates
 from jaxmed.evaluate.workdir import Workdir
 
-PERCENT = ("accuracy", "recall", "specificity", "precision", "f1", "balanced_accuracy")
+WHOLE_PICTURES = ("image", "cc", "mlo", "views")  # inputs that are made without a mask
+PERCENT = ("accuracy", "recall", "specificity", "precision", "f1", "macro_f1", "balanced_accuracy")
 
 
 def number(name: str, value: float | None) -> str:
@@ -44,8 +49,9 @@ def count(value: float) -> str:
 
 
 def plural(amount: int, word: str) -> str:
-    """ "1 case", "2 cases" """
-    return f"{amount} {word}" + ("" if amount == 1 else "s")
+    """ "1 case", "2 cases", "2 studies" """
+    many = word.removesuffix("y") + "ies" if word.endswith("y") else f"{word}s"
+    return f"{amount} {word if amount == 1 else many}"
 
 
 def title(workdir: Workdir) -> str:
@@ -53,16 +59,16 @@ def title(workdir: Workdir) -> str:
     return str(workdir.run.get("name") or workdir.run.get("model") or workdir.path.resolve().name)
 
 
-def mean_confusion(workdir: Workdir) -> np.ndarray:
-    """Confusion counts of one pass over the cases: summed over folds, averaged over repeats."""
-    total = sum(confusion_matrix(part.target, part.probabilities) for part in workdir.parts)
-    return total / len(np.unique(workdir.headline.repeat))
+def mean_confusion(table: Predictions) -> np.ndarray:
+    """Confusion counts of one pass over the cases (known targets only): summed over folds, averaged over repeats."""
+    return confusion_matrix(table.target, table.probabilities) / len(np.unique(table.repeat))
 
 
 def cases(workdir: Workdir) -> str:
-    """ "98 cases of 90 patients" """
+    """ "98 cases of 90 patients", "98 breasts in 50 studies of 45 patients" """
     table = workdir.headline
-    text = plural(len(np.unique(table.case_id)), "case")
+    text = plural(len(np.unique(table.case_id)), workdir.unit)
+    text += f" in {plural(len(np.unique(table.extras[STUDY])), 'study')}" if STUDY in table.extras else ""
     return text + (f" of {plural(len(np.unique(table.patient_id)), 'patient')}" if all(table.patient_id) else "")
 
 
@@ -70,10 +76,15 @@ def groups(workdir: Workdir) -> str:
     """ "85 independent groups (...)", or "" where every case is one, or each patient named by `cases` is."""
     table = workdir.headline
     amount = len(np.unique(table.clusters()))
-    known = table.patient_id if all(table.patient_id) else table.case_id
+    known = table.patient_id if all(table.patient_id) else table.extras.get(STUDY, table.case_id)
     if amount == len(np.unique(known)):
         return ""
     return f"{plural(amount, 'independent group')} (one patient, or pictures nearly the same)"
+
+
+def seen_in_training(workdir: Workdir) -> str:
+    """What a network is trained and validated on: "studies" where the table has them, else "cases"."""
+    return "studies" if STUDY in workdir.table.extras else "cases"
 
 
 def networks(workdir: Workdir) -> str:
@@ -85,36 +96,47 @@ def networks(workdir: Workdir) -> str:
     return f"{len(workdir.parts)} networks ({', '.join(kinds)})"
 
 
-def summary(workdir: Workdir, estimates: dict[str, Estimate]) -> str:
-    """The report's first paragraph: what was tested, what was found and missed, and how sure that is."""
+def summary(workdir: Workdir, estimates: dict[str, Estimate], further: Iterable[TaskEstimates] = ()) -> str:
+    """The report's first paragraph: what was tested, what was found and missed, and how sure that is.
+
+    further: what `task_estimates` gives; tasks other than the first get a sentence each, on both sides together.
+    """
     where = {"test": " that were kept aside for testing", "val": " of the validation split"}.get(workdir.split, "")
     several = networks(workdir)
     start = f"{several or 'The network'} read {cases(workdir)}{where}"
     start += f"; they form {groups(workdir)}." if groups(workdir) else "."
     start += " All numbers are averages." if several else ""
     found = _found_binary(workdir, estimates) if len(workdir.table.classes) == 2 else _found_classes(workdir, estimates)
-    return f"{start} {found} The AUC is {with_interval('auc', estimates['auc'])}."
+    text = f"{start} {found} The AUC is {with_interval('auc', estimates['auc'])}."
+    return " ".join([text, *(_further(part, values) for part, values in further
+                            if part.task != workdir.task and part.side in (BOTH, ALL))])
+
+
+def _further(part: TaskPart, estimates: dict[str, Estimate]) -> str:
+    shown = plural(len(np.unique(part.table.case_id)), unit_of(part.table))
+    right, area = (with_interval(name, estimates[name]) for name in ("accuracy", "auc"))
+    return f"For {part.task} ({', '.join(part.table.classes)}; {shown}) the accuracy is {right} and the AUC {area}."
 
 
 def _found_binary(workdir: Workdir, estimates: dict[str, Estimate]) -> str:
-    (right, alarms), (missed, found) = mean_confusion(workdir)
+    (right, alarms), (missed, found) = mean_confusion(workdir.headline)
     negative, positive = workdir.table.classes
     sensitivity, specificity = (with_interval(name, estimates[name]) for name in ("recall", "specificity"))
-    who = "They" if networks(workdir) else "It"
+    who, many = "They" if networks(workdir) else "It", f"{workdir.unit}s"
     return (
-        f"{who} found {count(found)} of {count(missed + found)} {positive} cases and missed {count(missed)}: "
+        f"{who} found {count(found)} of {count(missed + found)} {positive} {many} and missed {count(missed)}: "
         f"sensitivity {sensitivity}. {who} raised a false alarm in {count(alarms)} of {count(right + alarms)} "
-        f"{negative} cases: specificity {specificity}."
+        f"{negative} {many}: specificity {specificity}."
     )
 
 
 def _found_classes(workdir: Workdir, estimates: dict[str, Estimate]) -> str:
-    matrix = mean_confusion(workdir)
+    matrix = mean_confusion(workdir.headline)
     classes = [
         f"{count(matrix[k, k])} of {count(matrix[k].sum())} {name}" for k, name in enumerate(workdir.table.classes)
     ]
     return (
-        f"The class was right in {count(np.trace(matrix))} of {count(matrix.sum())} cases: accuracy "
+        f"The class was right in {count(np.trace(matrix))} of {count(matrix.sum())} {workdir.unit}s: accuracy "
         f"{with_interval('accuracy', estimates['accuracy'])}; by class {', '.join(classes)}."
     )
 
@@ -127,9 +149,9 @@ def warnings(workdir: Workdir) -> list[str]:
                      "the result looks better than it is; and every picture counts as an independent case, so the "
                      "intervals are too narrow. The grouped split is the one to quote.")
     if workdir.split != "test":
-        found.append(f"These are not held-out test cases but the split '{workdir.split or 'without a name'}'.")
+        found.append(f"These are not held-out test {workdir.unit}s but the split '{workdir.split or 'without a name'}'.")
     found += _mask_warning(workdir)
-    if data.get("source") == "phantom":
+    if str(data.get("source") or "").startswith("phantom"):
         found.append("The cases are simulated pictures (phantoms). They show that the software works; "
                      "they say nothing about patients.")
     preset = str(workdir.run.get("preset") or "")
@@ -144,7 +166,7 @@ def uses_masks(workdir: Workdir) -> bool:
     """Whether the network saw more than the whole picture; run.json's `inputs` decides where it is given."""
     inputs = workdir.run.get("inputs")
     if inputs is not None:
-        return any(name != "image" for name in inputs)
+        return any(name not in WHOLE_PICTURES for name in inputs)
     return bool(workdir.data.get("mask_origin"))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxmed.errors import UserError
+from jaxmed.evaluate.breasts import FIRST_TASK, unit_of
 from jaxmed.evaluate.predictions import Predictions
 from jaxmed.evaluate.table import read_predictions
 
@@ -58,6 +59,16 @@ class Workdir:
     def leaky(self) -> bool:
         """An image-level split: copies were not looked for, so that nobody knows which cases are independent."""
         return str(self.data.get("split_kind") or "").startswith("leaky")
+
+    @property
+    def unit(self) -> str:
+        """What a row of the table is about: a "breast" where the table has sides, else a "case"."""
+        return unit_of(self.table)
+
+    @property
+    def task(self) -> str:
+        """Name of the task of the columns target and prob_<class>: the first of run.json's `tasks`."""
+        return str((self.run.get("tasks") or [FIRST_TASK])[0])
 
     @property
     def positive(self) -> str:

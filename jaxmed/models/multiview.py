@@ -8,6 +8,8 @@ from jaxtyping import Array, Bool, Float
 
 from jaxmed.errors import UserError
 from jaxmed.nn import Linear
+from jaxmed.nn.frozen_norm import freeze_norms
+from jaxmed.nn.norm import statistics_of
 from jaxmed.nn.view_gate import ViewGate
 from jaxmed.registry import create_model, register
 
@@ -24,29 +26,32 @@ class MultiView(nnx.Module):
     encoder: a registered encoder that pools its last map; `depths`, `dims`, `cut`, `pre_merge`, `d_state` and `drop_path` are
     handed on to it where they are given. sharing: "all" = one backbone for the four views, "projection" = one for CC and one
     for MLO, left and right alike. tasks: ("label", "birads") or one of them; `num_classes` is for label, `num_birads` for
-    BI-RADS. `mask_missing_views` and `dropout`: see ViewGate.
+    BI-RADS. `mask_missing_views` and `dropout`: see ViewGate. `missing_views_in_norm=False` keeps the zero images of missing
+    views out of the statistics of batch norms (the paper says nothing of it). `freeze_cnn=True` trains no ResNet layer.
 
     model(views [b, 4, h, w, c], ordered L_CC, L_MLO, R_CC, R_MLO) -> dict of logits left_label, right_label [b, num_classes]
     and left_birads, right_birads [b, num_birads], and gate [b, 4], the view weights; with aux=True also features [b, 4 D], the
     fused feature. A missing view is an image of zeros before normalisation; `present` [b, 4] says which views exist and is
-    looked at only under `mask_missing_views`. Views of a study are folded into the batch, so batch norm sees all of them.
+    looked at only under `mask_missing_views` or without `missing_views_in_norm`. Views of a study are folded into the batch, so
+    batch norms see all of them.
     Raises UserError for unknown tasks, sharing or number of BI-RADS categories, without heads, and for views of another shape.
     """
 
     input_names: tuple[str, ...] = ("views",)
-    frozen: tuple[str, ...] = ()
+    side_inputs: tuple[str, ...] = ("present",)
 
     def __init__(
         self, num_classes: int | None = 2, *, encoder: str = "resnet18", tasks: Sequence[str] = TASKS, num_birads: int = 5,
         sharing: str = "all", depths: Sequence[int] | None = None, dims: Sequence[int] | None = None, cut: str | None = None,
         pre_merge: bool | None = None, d_state: int | None = None, drop_path: float | None = None,
-        mask_missing_views: bool = False, dropout: float = 0.5, in_channels: int = 3,
-        dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs,
+        mask_missing_views: bool = False, missing_views_in_norm: bool = True, freeze_cnn: bool = False, dropout: float = 0.5,
+        in_channels: int = 3, dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs,
     ):
         self.tasks = check_tasks(tasks)
         check_heads(num_classes, num_birads, self.tasks)
         self.num_classes, self.num_birads = num_classes, num_birads
         self.backbone_of = check_sharing(sharing)
+        self.missing_views_in_norm = missing_views_in_norm
         given = dict(depths=depths, dims=dims, cut=cut, pre_merge=pre_merge, d_state=d_state, drop_path=drop_path)
         options = {key: value for key, value in given.items() if value is not None}
         shape = dict(dtype=dtype, rngs=rngs)
@@ -55,6 +60,8 @@ class MultiView(nnx.Module):
         ])
         dim = self.backbones[0].tap_channels[-1]
         self.gate = ViewGate(dim, len(VIEWS), dropout=dropout, mask_missing_views=mask_missing_views, **shape)
+        self.frozen = check_freezable(encoder, self.roles["encoder"]) if freeze_cnn else ()
+        freeze_norms(self, self.frozen)
         sizes = {"label": num_classes, "birads": num_birads}
         self.heads = nnx.Dict({
             f"{side}_{task}": Linear(len(VIEWS) * dim, sizes[task], **shape) for task in self.tasks for side in SIDES
@@ -73,19 +80,24 @@ class MultiView(nnx.Module):
     ) -> dict[str, Float[Array, "b _"]]:
         if views.ndim != 5 or views.shape[1] != len(VIEWS):
             raise UserError(f"views are [b, 4, h, w, c] in the order {', '.join(VIEWS)}; got {list(views.shape)}")
-        fused, weights = self.gate(self.encode(views, train, rngs), present, train, rngs)
+        fused, weights = self.gate(self.encode(views, train, rngs, present), present, train, rngs)
         out = {name: head(fused).astype(jnp.float32) for name, head in self.heads.items()} | {"gate": weights}
         return out | {"features": fused} if aux else out
 
     def encode(
-        self, views: Float[Array, "b 4 h w c"], train: bool = False, rngs: nnx.Rngs | None = None
+        self, views: Float[Array, "b 4 h w c"], train: bool = False, rngs: nnx.Rngs | None = None,
+        present: Bool[Array, "b 4"] | None = None,
     ) -> Float[Array, "b 4 d"]:
         """One vector per view; the views that share a backbone go through it as one batch."""
+        if not self.missing_views_in_norm and present is None:
+            raise UserError("missing_views_in_norm=False needs to know which views exist: model(views, present=bool [b, 4])")
         features = [None] * len(VIEWS)
         for i, backbone in enumerate(self.backbones):
             mine = [view for view, its in enumerate(self.backbone_of) if its == i]
             batch = jnp.stack([views[:, view] for view in mine], 1)
-            pooled = backbone(batch.reshape(-1, *views.shape[2:]), train, rngs=rngs)
+            seen = None if self.missing_views_in_norm else present[:, jnp.array(mine)].reshape(-1)
+            with statistics_of(seen):
+                pooled = backbone(batch.reshape(-1, *views.shape[2:]), train, rngs=rngs)
             for place, view in enumerate(mine):
                 features[view] = pooled.reshape(len(views), len(mine), -1)[:, place]
         return jnp.stack(features, 1)
@@ -97,6 +109,13 @@ def check_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     if not tasks or tasks != tuple(name for name in TASKS if name in tasks):
         raise UserError(f"tasks={tasks} must be one or both of {TASKS}, in this order")
     return tasks
+
+
+def check_freezable(encoder: str, cnn: tuple[str, ...]) -> tuple[str, ...]:
+    """Paths of the ResNets of the backbones; raises UserError for an encoder that has none."""
+    if encoder.startswith("medmamba"):
+        raise UserError(f"freeze_cnn=True: the encoder {encoder!r} has no CNN to freeze")
+    return cnn
 
 
 def check_heads(num_classes: int | None, num_birads: int, tasks: tuple[str, ...]) -> None:

@@ -1,12 +1,32 @@
 """Normalisation with torch's constants."""
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxmed.errors import UserError
 from jaxmed.nn.init import ones, zeros
+
+_ROWS: ContextVar[Array | None] = ContextVar("rows whose statistics batch norms take", default=None)
+
+
+@contextlib.contextmanager
+def statistics_of(rows: Bool[Array, " b"] | None) -> Iterator[None]:
+    """Inside, training batch norms take mean and variance from these rows of their batch alone; all rows are normalised.
+
+    For images that are not there but have a place in the batch. None: all rows. A context, because the norms lie deep inside
+    encoders that know nothing of missing images.
+    """
+    token = _ROWS.set(rows)
+    try:
+        yield
+    finally:
+        _ROWS.reset(token)
 
 
 class BatchNorm(nnx.Module):
@@ -37,9 +57,13 @@ class BatchNorm(nnx.Module):
         if count < 2:
             raise UserError("BatchNorm has one value per channel and cannot train on it: use a batch of 2 or more")
         x = x.astype(jnp.float32)
-        mean = jnp.mean(x, axes)
-        var = jnp.mean(jnp.square(x), axes) - jnp.square(mean)
-        var = jnp.maximum(var, 0.0)
+        if (rows := _ROWS.get()) is None:
+            mean, square = jnp.mean(x, axes), jnp.mean(jnp.square(x), axes)
+        else:
+            weight = rows.astype(jnp.float32).reshape(-1, *(1,) * (x.ndim - 1))
+            count = jnp.maximum(jnp.sum(weight) * (count / len(x)), 2.0)
+            mean, square = jnp.sum(x * weight, axes) / count, jnp.sum(jnp.square(x) * weight, axes) / count
+        var = jnp.maximum(square - jnp.square(mean), 0.0)
         self._update(self.mean, mean)
         self._update(self.var, var * (count / (count - 1)))
         return mean, var

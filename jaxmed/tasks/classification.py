@@ -2,11 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
+
+from jaxmed.data.cases import Source
+from jaxmed.evaluate.metrics import metric_values
 
 Outputs = Mapping[str, Array]
 
@@ -17,6 +22,11 @@ class Classification:
 
     classes: tuple[str, ...]
     experts: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One task."""
+        return ("label",)
 
     @property
     def meters(self) -> tuple[str, ...]:
@@ -51,3 +61,29 @@ class Classification:
         case |= {f"prob_{name}": probs[:, i] for i, name in enumerate(self.classes)}
         case |= {f"gate_{name}": out["gate"][:, i].astype(jnp.float32) for i, name in enumerate(self.experts)}
         return case | {"features": out["features"].astype(jnp.float32)}
+
+    def validation(self, cases: Mapping[str, np.ndarray], source: Source) -> dict[str, float]:
+        """Mean loss and gate weights, accuracy and AUC of evaluated cases (`per_case` joined, with case_id)."""
+        labels = np.array([source.cases[i].label for i in cases["case_id"]])
+        metrics = metric_values(labels, np.stack([cases[f"prob_{name}"] for name in self.classes], 1))
+        means = {k: float(np.mean(cases[k], dtype=np.float64)) for k in cases if k == "loss" or k.startswith("gate_")}
+        return means | {k: float(metrics[k]) for k in ("accuracy", "auc")}
+
+    def rows(self, cases: Mapping[str, np.ndarray], source: Source, groups: np.ndarray, part: Mapping[str, Any]) -> list[dict]:
+        """Rows of predictions.csv, one per case; `target` is empty where the label is not known.
+
+        groups: of every case of the source. part: the columns split, fold and repeat.
+        """
+        extras = [key for key in cases if key.startswith(("prob_", "gate_"))]
+        rows = []
+        for k, i in enumerate(cases["case_id"]):
+            case = source.cases[i]
+            target = source.classes[case.label] if case.label >= 0 else ""
+            row = {"case_id": case.case_id, "patient_id": case.patient_id, "group": str(groups[i]), **part, "target": target}
+            rows.append(row | {key: float(cases[key][k]) for key in extras})
+        return rows
+
+    def features(self, cases: Mapping[str, np.ndarray], source: Source) -> dict[str, np.ndarray]:
+        """{"case_id": [n], "features": [n, d]}: what feeds the classifier, by the rows' case_id."""
+        names = np.array([source.cases[i].case_id for i in cases["case_id"]])
+        return {"case_id": names, "features": cases["features"]}

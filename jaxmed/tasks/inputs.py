@@ -7,8 +7,8 @@ from jaxtyping import Array, Float, UInt8
 
 
 def normalise(
-    view: UInt8[Array, "b h w 1"], mean: Sequence[float], std: Sequence[float], channels: int = 3
-) -> Float[Array, "b h w c"]:
+    view: UInt8[Array, "*b h w 1"], mean: Sequence[float], std: Sequence[float], channels: int = 3
+) -> Float[Array, "*b h w c"]:
     """Gray bytes -> [0, 1] -> `channels` equal channels -> (x - mean) / std per channel, float32.
 
     Masked views hold 0 outside their region, so the outside becomes (0 - mean) / std (CSA-MoE-Net specification, section 1).

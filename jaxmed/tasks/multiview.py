@@ -6,36 +6,20 @@ nor meters) and weight [b] (0 for padding).
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
-from sklearn.metrics import roc_auc_score
 
+from jaxmed.data.studies import StudySource
 from jaxmed.errors import UserError
+from jaxmed.tasks.breast_rows import breast_features, breast_rows, validation
+from jaxmed.tasks.breast_task import SIDES, VIEWS, BreastTask
 
 Outputs = Mapping[str, Array]
-VIEWS = ("L_CC", "L_MLO", "R_CC", "R_MLO")
-SIDES = ("left", "right")
-
-
-@dataclasses.dataclass(frozen=True)
-class BreastTask:
-    """One question about a breast: `name` is "label" or "birads"; `class_weights` scale the cross-entropy (empty: all 1)."""
-
-    name: str
-    classes: tuple[str, ...]
-    class_weights: tuple[float, ...] = ()
-    share: float = 0.5  # w_label, w_birads of eq. 11
-
-    def __post_init__(self):
-        if self.class_weights and len(self.class_weights) != len(self.classes):
-            raise UserError(
-                f"task {self.name!r} has {len(self.classes)} classes ({', '.join(self.classes)}) and "
-                f"{len(self.class_weights)} class weights"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +64,30 @@ class MultiView:
         each = [sum(cross_entropy(out, batch, side, task) for side in SIDES) / 2 for task in self.tasks]
         case |= {"loss": self.combine(each), "correct": right / jnp.maximum(known, 1.0)}
         return case | {"features": out["features"].astype(jnp.float32)}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the tasks, the report's headline first."""
+        return tuple(task.name for task in self.tasks)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes of the first task: those of the report's headline."""
+        return self.tasks[0].classes
+
+    def validation(self, cases: Mapping[str, np.ndarray], source: StudySource) -> dict[str, float]:
+        """Mean loss, accuracy and gate weights, AUC of each task and their mean."""
+        return validation(cases, source, self.tasks)
+
+    def rows(
+        self, cases: Mapping[str, np.ndarray], source: StudySource, groups: np.ndarray, part: Mapping[str, Any]
+    ) -> list[dict]:
+        """Rows of predictions.csv, one per breast: see `jaxmed.tasks.breast_rows`."""
+        return breast_rows(cases, source, groups, part, self.tasks)
+
+    def features(self, cases: Mapping[str, np.ndarray], source: StudySource) -> dict[str, np.ndarray]:
+        """{"case_id": [2 n], "features": [2 n, 2 d]}: of each breast the gated features of its own two views."""
+        return breast_features(cases, source)
 
     def _known(self, batch: Outputs) -> list[Array]:
         return [batch[f"{side}_{task.name}"] >= 0 for task in self.tasks for side in SIDES]
@@ -126,38 +134,3 @@ def class_weights(labels: Int[np.ndarray, "*n"], num_classes: int) -> tuple[floa
             "learned. Use a subset of the classes that the training split has, or another split"
         )
     return tuple(float(w) for w in counts.sum() / (num_classes * counts))
-
-
-def pooled_breasts(
-    rows: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray], task: BreastTask
-) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n k"]]:
-    """(target, probabilities) of the known breasts, left then right.
-
-    rows: what `per_case` gives, over all studies. targets: {"left_label": int [studies], ...}, -1 = not known.
-    """
-    target = np.concatenate([targets[f"{side}_{task.name}"] for side in SIDES])
-    probs = np.concatenate([np.stack([rows[f"{side}_{task.name}_{k}"] for k in task.classes], 1) for side in SIDES])
-    return target[target >= 0], probs[target >= 0]
-
-
-def monitor(
-    rows: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray], tasks: Sequence[BreastTask]
-) -> dict[str, float]:
-    """{task}_auc of each task and `auc`, their mean: what the paper selects epochs by (section 4.2).
-
-    Left and right breasts are pooled. Two classes: AUC of the last; more: mean over classes of one against the rest, without
-    the classes that these breasts lack (the same in every epoch). nan where fewer than two classes are there; the mean is over
-    the tasks that have an AUC.
-    """
-    values = {f"{task.name}_auc": pooled_auc(*pooled_breasts(rows, targets, task)) for task in tasks}
-    defined = [value for value in values.values() if not np.isnan(value)]
-    return values | {"auc": float(np.mean(defined)) if defined else float("nan")}
-
-
-def pooled_auc(target: Int[np.ndarray, " n"], probs: Float[np.ndarray, "n k"]) -> float:
-    """Binary AUC, or the macro mean of one class against the rest over the classes that are there; nan below two classes."""
-    there = np.unique(target)
-    if len(there) < 2:
-        return float("nan")
-    classes = [1] if probs.shape[1] == 2 else there
-    return float(np.mean([roc_auc_score(target == k, probs[:, k]) for k in classes]))

@@ -14,7 +14,7 @@ from jaxmed.errors import UserError
 from jaxmed.evaluate.report import write_report
 from jaxmed.evaluate.summary import format_table, write_metrics
 from jaxmed.evaluate.table import write_predictions
-from jaxmed.evaluate.wrong import outlined, save_case_pictures
+from jaxmed.evaluate.wrong import save_case_pictures
 from jaxmed.train.loop import Progress, evaluate
 from jaxmed.train.setup import Run
 from jaxmed.train.state import PARTS
@@ -37,14 +37,13 @@ def finish(run: Run, *, fold: int = 0, repeat: int = 0) -> dict[str, Any]:
     """Tests the best epoch and writes predictions.csv, features.npz, metrics.json, run.json and report.html."""
     progress = load_best(run)
     rows = []
-    for split in ("val", "test"):
+    for split in ("test",) if run.data.split.selects_on_test else ("val", "test"):
         cases = evaluate(run, split)
         rows += prediction_rows(run, cases, split, fold, repeat)
     if not parallel.is_main():
         return {}
     write_predictions(run.workdir / "predictions.csv", rows)
-    names = np.array([run.source.cases[i].case_id for i in cases["case_id"]])
-    np.savez(run.workdir / "features.npz", case_id=names, features=cases["features"])
+    np.savez(run.workdir / "features.npz", **run.task.features(cases, run.source))
     write_run_json(run, progress)
     save_case_pictures(run.workdir, picture_of(run))
     metrics = write_metrics(run.workdir)
@@ -55,16 +54,8 @@ def finish(run: Run, *, fold: int = 0, repeat: int = 0) -> dict[str, Any]:
 
 
 def prediction_rows(run: Run, cases: dict[str, np.ndarray], split: str, fold: int = 0, repeat: int = 0) -> list[dict]:
-    """Rows of predictions.csv from per-case arrays; `target` is empty where the label is not known."""
-    extras = [key for key in cases if key.startswith(("prob_", "gate_"))]
-    rows = []
-    for k, i in enumerate(cases["case_id"]):
-        case = run.source.cases[i]
-        target = run.source.classes[case.label] if case.label >= 0 else ""
-        row = {"case_id": case.case_id, "patient_id": case.patient_id, "group": str(run.data.groups[i]), "split": split,
-               "fold": fold, "repeat": repeat, "target": target}
-        rows.append(row | {key: float(cases[key][k]) for key in extras})
-    return rows
+    """Rows of predictions.csv from per-case arrays."""
+    return run.task.rows(cases, run.source, run.data.groups, {"split": split, "fold": fold, "repeat": repeat})
 
 
 def write_run_json(run: Run, progress: Progress, **extra: Any) -> None:
@@ -72,7 +63,7 @@ def write_run_json(run: Run, progress: Progress, **extra: Any) -> None:
     data, split = run.data, run.data.split
     described = {
         "source": data.source.name, "classes": list(data.source.classes), "notes": list(data.source.notes),
-        "mask_origin": data.source.mask_origin if needs_masks(run) else "",
+        "mask_origin": run.kind.mask_origin(data.source),
         "split_kind": split.kind if split else "", "split_notes": list(split.notes) if split else [],
         "warnings": data.warnings,
     }
@@ -82,7 +73,7 @@ def write_run_json(run: Run, progress: Progress, **extra: Any) -> None:
         "preset": config.preset, "published": config.published.to_dict(), "data": described, "warnings": run.warnings,
         "epochs": config.epochs, "best_epoch": progress.best_epoch,
         "seconds": round(progress.seconds, 1),
-        "monitor": config.monitor, "seeds": config.seeds.to_dict(),
+        "tasks": list(run.task.names), "monitor": config.monitor, "seeds": config.seeds.to_dict(),
         "command": " ".join(["python -m jaxmed.main", *sys.argv[1:]]),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "versions": {name: version(name) for name in ("jaxmed", "jax", "flax", "optax", "numpy")},
@@ -90,17 +81,6 @@ def write_run_json(run: Run, progress: Progress, **extra: Any) -> None:
     (run.workdir / "run.json").write_text(json.dumps(run_info | extra, indent=2))
 
 
-def needs_masks(run: Run) -> bool:
-    """Whether any of the network's inputs is made with the lesion mask."""
-    return bool({"core", "boundary"} & set(run.steps.input_names))
-
-
 def picture_of(run: Run) -> Callable[[str], np.ndarray]:
-    """case id -> the case as the network gets it, with the mask's border where there is a mask."""
-    index = {case.case_id: i for i, case in enumerate(run.source.cases)}
-
-    def picture(case_id: str) -> np.ndarray:
-        image, mask = run.data.cache.load(index[case_id])
-        return outlined(image, mask if run.source.has_masks else None)
-
-    return picture
+    """case_id of a prediction row -> the case as the network gets it."""
+    return lambda case_id: run.kind.picture(run.source, run.data.cache, case_id)

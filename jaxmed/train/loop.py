@@ -38,12 +38,13 @@ class Progress:
 
 def fit(run: Run) -> Progress:
     """Trains `run` to its last epoch, resuming from its newest checkpoint; returns where the best epoch is."""
-    plateau = Plateau(run.config.optimizer.learning_rate, **run.config.plateau)
+    plateau = Plateau(run.config.optimizer.learning_rate, **{k: v for k, v in run.config.plateau.items() if k != "monitor"})
     progress = _resume(run, plateau)
     if progress.epochs_done >= run.config.epochs:
         run.log(f"training is complete: {progress.epochs_done} epochs, best epoch {progress.best_epoch}")
         return progress
-    chrono = Chrono(run.config.epochs * run.steps_per_epoch, run.config.batch_size, progress.seconds)
+    images = run.config.batch_size * run.kind.images_per_case
+    chrono = Chrono(run.config.epochs * run.steps_per_epoch, images, progress.seconds)
     writer = MetricWriter(run.workdir, progress.epochs_done) if is_main() else None
     stream = run.train_batches(start=int(run.state["step"]))
     try:
@@ -118,14 +119,14 @@ def _train_epoch(
 def _end_epoch(run: Run, progress: Progress, plateau: Plateau, chrono: Chrono, writer: MetricWriter | None) -> None:
     progress.epochs_done += 1
     train, speed = _means(to_host(run.state["meters"])), chrono.epoch()
-    val = run.validation_metrics(evaluate(run, "val"))
+    val = run.task.validation(evaluate(run, "val"), run.source)
     row = {"epoch": progress.epochs_done, "step": int(run.state["step"]), "lr": plateau.lr}
     row |= {f"train/{k}": v for k, v in train.items()} | {f"val/{k}": v for k, v in val.items()} | speed
-    value = row[run.config.monitor] * (-1 if run.config.monitor_mode == "min" else 1)
+    value = _monitored(row, run.config.monitor) * (-1 if run.config.monitor_mode == "min" else 1)
     better = value > progress.best_value  # ties: the earlier epoch stays
     if better:
         progress.best_value, progress.best_step, progress.best_epoch = value, row["step"], row["epoch"]
-    plateau.update(val["loss"])
+    plateau.update(_monitored(row, run.config.plateau.monitor))
     run.state["meters"] = jax.tree.map(jnp.zeros_like, run.state["meters"])
     if writer:
         writer.write(row)
@@ -162,3 +163,15 @@ def _check_finite(run: Run, pending: tuple | None) -> float:
 def _means(sums: dict[str, np.ndarray]) -> dict[str, float]:
     count = float(sums["count"])
     return {k: float(v) / max(count, 1.0) for k, v in sums.items() if k != "count"}
+
+
+def _monitored(row: dict[str, float], key: str) -> float:
+    """The value of one key of metrics.jsonl; UserError where it is unknown, or not defined and so cannot choose an epoch."""
+    if key not in row:
+        raise UserError(f"monitor {key!r} is no key of metrics.jsonl; choose one of {', '.join(k for k in row if '/' in k)}")
+    if math.isnan(row[key]):
+        raise UserError(
+            f"{key} is not defined on this validation split (a class is missing there): choose another monitor, such as "
+            "val/loss, or a larger data.val_fraction"
+        )
+    return row[key]

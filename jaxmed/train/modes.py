@@ -8,15 +8,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxmed import parallel
-from jaxmed.data import checks
 from jaxmed.errors import UserError
 from jaxmed.evaluate.report import write_report
 from jaxmed.evaluate.summary import format_table, write_metrics
 from jaxmed.evaluate.table import write_predictions
 from jaxmed.evaluate.wrong import save_case_pictures
 from jaxmed.train.finish import finish, load_best, picture_of, prediction_rows, write_run_json
+from jaxmed.train.kinds import kind_of
 from jaxmed.train.loop import evaluate, fit
-from jaxmed.train.setup import Data, claim_workdir, log, open_source, prepare, prepare_data
+from jaxmed.train.setup import Data, claim_workdir, log, prepare, prepare_data
 
 
 def train(config: ConfigDict, workdir: Path, *, data: Data | None = None, fold: int | None = None, repeat: int = 0) -> Any:
@@ -52,7 +52,10 @@ def cross_validate(config: ConfigDict, workdir: Path) -> None:
 def evaluate_checkpoint(config: ConfigDict, workdir: Path, split: str, output: str | None) -> None:
     """`--mode=eval`: the workdir's best epoch on a split, or with "all" on every case of `config.data`."""
     trained = stored_config(workdir)
-    trained.data = config.data if split == "all" else trained.data
+    if split == "all":
+        kept = {key: trained.data[key] for key in kind_of(trained).fixed}
+        trained.data = config.data
+        trained.data.update(kept)
     data = prepare_data(trained, workdir, divide=split != "all")
     target = Path(output) if output else workdir / f"eval_{split}"
     _test_elsewhere(trained, workdir, data, split, target)
@@ -61,9 +64,9 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path, split: str, output: s
 def predict(config: ConfigDict, workdir: Path, source: str | None, output: str | None) -> None:
     """`--mode=predict`: the workdir's best epoch on a folder of images or a CSV; writes predictions.csv."""
     if not source:
-        raise UserError("--mode=predict needs --input: a folder of images, or a CSV with the columns image, mask")
+        raise UserError("--mode=predict needs --input: a folder of images, or a CSV that names them")
     trained = stored_config(workdir)
-    trained.data.source, trained.data.dir = "folder", source
+    trained.data.source, trained.data.dir = kind_of(trained).predict_source, source
     data = prepare_data(trained, None, predict=True)
     run = prepare(trained, workdir, data, quiet=True)
     load_best(run)
@@ -72,13 +75,14 @@ def predict(config: ConfigDict, workdir: Path, source: str | None, output: str |
     rows = prediction_rows(run, evaluate(run, "all"), "predict")
     write_predictions(target / "predictions.csv", rows)
     _print_predictions(rows, run.task.classes)
-    masks = f"; masks: {data.source.mask_origin} (results hold for masks of this kind)" if data.source.has_masks else ""
+    origin = run.kind.mask_origin(data.source)
+    masks = f"; masks: {origin} (results hold for masks of this kind)" if origin else ""
     log(f"{len(rows)} cases: {target / 'predictions.csv'}{masks}")
 
 
 def check_data(config: ConfigDict) -> int:
     """`--mode=check_data`: prints what is wrong with the data; returns 1 if it cannot be trained on, else 0."""
-    report = checks.check_data(open_source(config), size=config.data.size, data=config.data, log=log)
+    report = kind_of(config).check(log)
     log(report.text())
     return report.exit_status
 

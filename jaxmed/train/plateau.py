@@ -1,16 +1,17 @@
-"""Halve the learning rate when the validation loss stops falling.
+"""Halve the learning rate when a validation value stops getting better.
 
-`torch.optim.lr_scheduler.ReduceLROnPlateau`'s arithmetic (mode "min", relative threshold 1e-4, no cooldown), once per
+`torch.optim.lr_scheduler.ReduceLROnPlateau`'s arithmetic (relative threshold 1e-4, no cooldown), once per
 epoch, on the host. optax's version is not the same: it fires one epoch earlier, errs on negative scores and counts steps.
 """
 
 import dataclasses
-import math
+
+from jaxmed.errors import UserError
 
 
 @dataclasses.dataclass
 class Plateau:
-    """`lr` is the current learning rate; `update(loss)` is called once after each epoch.
+    """`lr` is the current learning rate; `update(value)` is called once after each epoch. mode: "min" (a loss) or "max".
 
     Paper CSA-MoE-Net, III-A-2: factor 0.5, patience 3, floor 1e-6.
     """
@@ -19,14 +20,27 @@ class Plateau:
     factor: float = 0.5
     patience: int = 3
     min_lr: float = 1e-6
+    mode: str = "min"
     threshold: float = 1e-4
-    best: float = math.inf
+    best: float | None = None  # None before the first epoch
     bad_epochs: int = 0
 
-    def update(self, loss: float) -> float:
-        """Takes an epoch's validation loss and returns the learning rate of the next epoch."""
-        if loss < self.best * (1.0 - self.threshold):
-            self.best, self.bad_epochs = loss, 0
+    def __post_init__(self):
+        if self.mode not in ("min", "max"):
+            raise UserError(f"config.plateau.mode={self.mode!r} is neither 'min' nor 'max'")
+
+    def better(self, value: float) -> bool:
+        """Whether a value beats the best so far by more than the relative threshold."""
+        if self.best is None:
+            return True
+        if self.mode == "min":
+            return value < self.best * (1.0 - self.threshold)
+        return value > self.best * (1.0 + self.threshold)
+
+    def update(self, value: float) -> float:
+        """Takes an epoch's value and returns the learning rate of the next epoch."""
+        if self.better(value):
+            self.best, self.bad_epochs = value, 0
         else:
             self.bad_epochs += 1
         if self.bad_epochs > self.patience:
@@ -36,10 +50,10 @@ class Plateau:
             self.bad_epochs = 0
         return self.lr
 
-    def state(self) -> dict[str, float]:
+    def state(self) -> dict[str, float | None]:
         """What a checkpoint keeps."""
         return {"lr": self.lr, "best": self.best, "bad_epochs": self.bad_epochs}
 
-    def restore(self, state: dict[str, float]) -> None:
+    def restore(self, state: dict[str, float | None]) -> None:
         """The inverse of `state`."""
-        self.lr, self.best, self.bad_epochs = float(state["lr"]), float(state["best"]), int(state["bad_epochs"])
+        self.lr, self.best, self.bad_epochs = float(state["lr"]), state["best"], int(state["bad_epochs"])

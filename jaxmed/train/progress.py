@@ -7,10 +7,10 @@ from jaxmed.parallel import is_main
 
 
 class Chrono:
-    """Times a run of `total` steps. `seconds` survives a resume; `data_wait` is the share of this epoch spent waiting."""
+    """Times a run of `total` steps of `images` pictures. `seconds` survives a resume; `data_wait` is the share of this epoch spent waiting."""
 
-    def __init__(self, total: int, batch_size: int, seconds: float = 0.0, interval: float = 15.0):
-        self.total, self.batch_size, self.before, self.interval = total, batch_size, seconds, interval
+    def __init__(self, total: int, images: int, seconds: float = 0.0, interval: float = 15.0):
+        self.total, self.images, self.before, self.interval = total, images, seconds, interval
         self.started = self._last_print = time.monotonic()
         self._first_step: int | None = None
         self.reset_epoch()
@@ -48,7 +48,7 @@ class Chrono:
         seconds = max(time.monotonic() - self._epoch_start, 1e-9)
         return {
             "seconds": round(seconds, 3),
-            "images_per_second": round(self._steps * self.batch_size / seconds, 2),
+            "images_per_second": round(self._steps * self.images / seconds, 2),
             "data_wait": round(self._waited / seconds, 4),
         }
 

@@ -1,7 +1,7 @@
 """From a config to everything a run needs: data, split, network, state."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,13 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from jaxmed import parallel
-from jaxmed.data.cache import Cache, build_cache
-from jaxmed.data.cases import Source
+from jaxmed.data.cache import Cache
 from jaxmed.data.pipeline import Pipeline
-from jaxmed.data.similarity import similar_pairs
-from jaxmed.data.sources import cache_root, make_source
-from jaxmed.data.splits import Split, case_groups, check_split, make_split, read_split, write_split
-from jaxmed.data.views import view_report, view_warnings
+from jaxmed.data.splits import Split, check_split, group_names, make_split, read_split, write_split
 from jaxmed.errors import UserError
-from jaxmed.evaluate.metrics import metric_values
 from jaxmed.registry import create_model
-from jaxmed.tasks.classification import Classification
 from jaxmed.train.checkpoint import Checkpoints
+from jaxmed.train.kinds import Kind, kind_of
 from jaxmed.train.optimizer import make_optimizer
 from jaxmed.train.state import new_state
 from jaxmed.train.step import Steps
@@ -41,7 +36,7 @@ def log(text: str) -> None:
 class Data:
     """The cases of a run: where they come from, how they are split, and their decoded pixels."""
 
-    source: Source
+    source: Any  # of cases or of studies
     cache: Cache
     split: Split | None
     groups: np.ndarray  # name of the patient or duplicate group of every case: what intervals resample
@@ -55,8 +50,9 @@ class Run:
     config: ConfigDict
     workdir: Path
     data: Data
+    kind: Kind
     pipeline: Pipeline
-    task: Classification
+    task: Any  # of jaxmed.tasks
     steps: Steps
     state: dict
     mesh: Any
@@ -66,7 +62,7 @@ class Run:
     log: Log = log
 
     @property
-    def source(self) -> Source:
+    def source(self) -> Any:
         return self.data.source
 
     @property
@@ -88,14 +84,6 @@ class Run:
         """Every case once, padded to whole batches."""
         return self.pipeline.evaluate(cases, self.config.batch_size)
 
-    def validation_metrics(self, rows: dict[str, np.ndarray]) -> dict[str, float]:
-        """Mean loss, accuracy, AUC and gate weights of evaluated cases."""
-        labels = np.array([self.source.cases[i].label for i in rows["case_id"]])
-        probabilities = np.stack([rows[f"prob_{name}"] for name in self.task.classes], 1)
-        means = {k: float(np.mean(rows[k], dtype=np.float64)) for k in rows if k == "loss" or k.startswith("gate_")}
-        metrics = metric_values(labels, probabilities)
-        return means | {k: float(metrics[k]) for k in ("accuracy", "auc")}
-
 
 def prepare_data(
     config: ConfigDict, workdir: Path | None, *, fold: int | None = None, divide: bool = True, predict: bool = False
@@ -104,42 +92,27 @@ def prepare_data(
 
     `divide=False` leaves the cases undivided, for a test on all of them; `predict=True` also does without labels.
     """
-    source = open_source(config, predict=predict)
-    log(f"data: {source.name}, {len(source.cases)} cases, classes {', '.join(source.classes)}")
+    kind = kind_of(config)
+    source = kind.open(predict=predict)
+    log(f"data: {source.name}, {len(source)} cases, classes {', '.join(source.classes)}")
     for note in source.notes:
         log(f"  {note}")
-    cache = build_cache(source, config.data.size, cache_root(config.data), skip_bad=config.data.skip_bad, log=log)
+    cache = kind.cache(source, log)
+    thumbnails = kind.thumbnails(cache)
     warnings = [f"left out, unreadable: {source.cases[i].case_id}: {why}" for i, why in cache.skipped.items()]
-    split = _split(config, source, cache, workdir, fold) if divide and not predict else None
-    groups = split.groups() if split else _groups(config, source, cache)
-    if needs_mask(config):
-        readable = [i for i in range(len(source.cases)) if i not in cache.skipped]
-        found = view_report(cache, readable, [case.case_id for case in source.cases])
-        warnings += view_warnings(found, len(readable))
+    split = _split(config, source, cache, thumbnails, workdir, fold) if divide and not predict else None
+    groups = split.groups() if split else group_names(source, thumbnails, config.data.duplicate_threshold)
+    warnings += kind.warnings(source, cache)
+    if split and split.selects_on_test:
+        warnings.append("data.paper_protocol=True: the test cases also chose the epoch, as in the paper: results are optimistic")
     for text in warnings:
         log(f"  warning: {text}")
     return Data(source, cache, split, groups, warnings)
 
 
-def open_source(config: ConfigDict, *, predict: bool = False) -> Source:
-    """The configured source; UserError if it has no masks and the network looks at masked views."""
-    needs = ("image", "mask") if needs_mask(config) else ("image",)
-    return make_source(config.data, needs=needs, predict=predict)
-
-
-def needs_mask(config: ConfigDict) -> bool:
-    """Whether the network looks at masked views."""
-    return bool({"core", "boundary"} & set(input_names(config)))
-
-
-def input_names(config: ConfigDict) -> tuple[str, ...]:
-    """The batch keys that the configured network takes, found without making its weights."""
-    return tuple(nnx.eval_shape(lambda: build_model(config, 2)).input_names)
-
-
 def build_model(config: ConfigDict, num_classes: int) -> nnx.Module:
     """The configured network, randomly initialised by `config.seeds.init`."""
-    options = dict(config.model.options)
+    options = kind_of(config).model_options() | dict(config.model.options)
     return create_model(
         config.model.name, num_classes=num_classes, rngs=nnx.Rngs(config.seeds.init), dtype=config.dtype, **options
     )
@@ -149,30 +122,24 @@ def prepare(config: ConfigDict, workdir: Path, data: Data, *, quiet: bool = Fals
     """Network, pretrained weights, optimiser and pipeline on top of prepared data."""
     mesh = parallel.make_mesh(config.fsdp)
     parallel.check_batch_size(config.batch_size, mesh)
-    model = build_model(config, len(data.source.classes))
+    kind, model = kind_of(config), build_model(config, len(data.source.classes))
     warnings, recipe = _pretrain(model, config)
-    task = make_task(model, data.source.classes)
+    task = kind.task(model, data.source, data.split.indices("train") if data.split else None)
     optimizer = make_optimizer(config.optimizer)
     state = parallel.put_state(new_state(model, optimizer, task.meters), mesh)
     layout = parallel.state_shardings(state, mesh)
     steps = Steps(model, task, optimizer, recipe["mean"], recipe["std"], config.seeds.dropout, layout)
-    labels = np.array([case.label for case in data.source.cases], np.int32)
     pipeline = Pipeline(
-        data.cache, labels, model.input_names, seed=config.seeds.order, augment=dict(config.data.augment),
-        workers=config.data.workers, process=parallel.process(),
+        kind.loader(data.source, data.cache, model), seed=config.seeds.order, workers=config.data.workers,
+        process=parallel.process(),
     )
     checkpoints = Checkpoints(workdir / "checkpoints")
-    run = Run(config, workdir, data, pipeline, task, steps, state, mesh, checkpoints, count(model), warnings)
+    run = Run(config, workdir, data, kind, pipeline, task, steps, state, mesh, checkpoints, count(model), warnings)
     if not quiet:
         log(f"model: {config.model.name}, {run.parameters:,} parameters, {config.dtype}, {mesh.size} device(s)")
         for text in warnings:
             log(f"  warning: {text}")
     return run
-
-
-def make_task(model: nnx.Module, classes: Sequence[str]) -> Classification:
-    """What the network learns; its gate, if it has one, weighs one expert per input."""
-    return Classification(tuple(classes), tuple(model.input_names) if len(model.input_names) > 1 else ())
 
 
 def claim_workdir(config: ConfigDict, workdir: Path) -> None:
@@ -195,12 +162,9 @@ def claim_workdir(config: ConfigDict, workdir: Path) -> None:
     parallel.barrier("workdir")
 
 
-def _groups(config: ConfigDict, source: Source, cache: Cache) -> np.ndarray:
-    numbers = case_groups(source, similar_pairs(cache.thumbnails, config.data.duplicate_threshold))
-    return np.array([f"group {number}" for number in numbers])
-
-
-def _split(config: ConfigDict, source: Source, cache: Cache, workdir: Path | None, fold: int | None) -> Split:
+def _split(
+    config: ConfigDict, source: Any, cache: Cache, thumbnails: np.ndarray | None, workdir: Path | None, fold: int | None
+) -> Split:
     path = Path(workdir) / "splits.csv" if workdir else None
     there = bool(path and path.exists())
     parallel.barrier("splits.csv")  # no process may find a file that process 0 is just writing
@@ -208,7 +172,7 @@ def _split(config: ConfigDict, source: Source, cache: Cache, workdir: Path | Non
         split = read_split(path, source)
     else:
         split = make_split(
-            source, cache.thumbnails, config.data, seed=config.seeds.split, fold=fold,
+            source, thumbnails, config.data, seed=config.seeds.split, fold=fold,
             num_folds=config.cv.folds if fold is not None else None, skipped=cache.skipped,
         )
     check_split(split, source.classes)

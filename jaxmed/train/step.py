@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from jaxmed.tasks.classification import Classification
 from jaxmed.tasks.inputs import normalise
 from jaxmed.train.state import State, merge_model, statistics
 
@@ -18,14 +17,16 @@ Batch = dict[str, jax.Array]
 class Steps:
     """The network, its task and its optimiser, compiled.
 
-    `mean` and `std` are those of the pretrained weights. `dropout_seed` and the step number make the dropout key, so that a
-    resumed run draws the same masks. `shardings` is the layout of the state, kept from step to step.
+    The network gets the batch's pixels of its `input_names`, normalised, and the arrays of its `side_inputs` by keyword. `mean`
+    and `std` are those of the pretrained weights. `dropout_seed` and the step number make the dropout key, so that a resumed
+    run draws the same masks. `shardings` is the layout of the state, kept from step to step.
     """
 
     def __init__(
-        self, model: nnx.Module, task: Classification, optimizer, mean, std, dropout_seed: int, shardings: Any = None
+        self, model: nnx.Module, task: Any, optimizer, mean, std, dropout_seed: int, shardings: Any = None
     ):
         self.input_names = tuple(model.input_names)
+        self.side_inputs = tuple(getattr(model, "side_inputs", ()))
         self.task, self.optimizer = task, optimizer
         self.mean, self.std, self.dropout_seed = tuple(mean), tuple(std), dropout_seed
         self.graph, leaves = nnx.split(model)
@@ -37,7 +38,8 @@ class Steps:
         """(model after the call, its named outputs) for a batch of bytes."""
         model = merge_model(self.graph, self.template, state)
         inputs = [normalise(batch[name], self.mean, self.std) for name in self.input_names]
-        return model, model(*inputs, train=train, aux=True, rngs=rngs)
+        beside = {name: batch[name] for name in self.side_inputs}
+        return model, model(*inputs, train=train, aux=True, rngs=rngs, **beside)
 
     def _train(self, state: State, batch: Batch, learning_rate: jax.Array) -> tuple[State, jax.Array]:
         """One update; returns the new state and the batch's mean loss."""

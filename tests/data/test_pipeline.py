@@ -13,6 +13,7 @@ from fake_source import FakeSource
 
 from jaxmed.data.augment import DEFAULT
 from jaxmed.data.cache import build_cache
+from jaxmed.data.image_loader import ImageLoader
 from jaxmed.data.pipeline import Pipeline, steps_per_epoch
 from jaxmed.data.views import derive_views
 from jaxmed.errors import UserError
@@ -36,7 +37,7 @@ def pipeline(source, cache):
     labels = np.array([case.label for case in source.cases])
 
     def make(inputs=VIEWS, *, seed=42, augment=DEFAULT, workers=0, process=(0, 1), labels=labels):
-        return Pipeline(cache, labels, inputs, seed=seed, augment=augment, workers=workers, process=process)
+        return Pipeline(ImageLoader(cache, labels, inputs, augment), seed=seed, workers=workers, process=process)
 
     return make
 
@@ -163,7 +164,7 @@ def test_a_closed_iterator_gives_nothing_more(pipeline):
 
 
 def test_what_a_worker_receives_is_small(pipeline):
-    load = pipeline().loader()
+    load = pipeline().loader
     load(0, np.random.default_rng(0))  # opens the file
     assert len(pickle.dumps(load)) < 2000
 
@@ -190,8 +191,8 @@ def test_inputs_that_need_a_mask_name_the_mask_free_option(source, tmp_path):
     bare.has_masks = False
     cache = build_cache(bare, 16, tmp_path, log=lambda line: None)
     with pytest.raises(UserError, match=r"'core' is made from the lesion's `mask`.*experts=\(\"image\",\)"):
-        Pipeline(cache, np.zeros(3), VIEWS, seed=0, augment=None, workers=0)
-    Pipeline(cache, np.zeros(3), ("image",), seed=0, augment=None, workers=0)
+        ImageLoader(cache, np.zeros(3), VIEWS)
+    ImageLoader(cache, np.zeros(3), ("image",))
 
 
 def test_a_case_that_was_left_out_of_the_cache_is_refused(tmp_path):
@@ -199,7 +200,7 @@ def test_a_case_that_was_left_out_of_the_cache_is_refused(tmp_path):
     source.bad = {1: "a.png: corrupt"}
     cache = build_cache(source, 16, tmp_path, skip_bad=True, log=lambda line: None)
     with pytest.raises(UserError, match="case 1 .* a.png: corrupt"):
-        Pipeline(cache, np.zeros(3), ("image",), seed=0, augment=None, workers=0).train([0, 1], 2)
+        Pipeline(ImageLoader(cache, np.zeros(3), ("image",)), seed=0, workers=0).train([0, 1], 2)
 
 
 def test_workers_ask_for_shared_memory_before_they_run_out_of_it(pipeline, monkeypatch):
@@ -218,9 +219,11 @@ if __name__ == "__main__":
     import numpy as np
     from fake_source import FakeSource
     from jaxmed.data.cache import build_cache
+    from jaxmed.data.image_loader import ImageLoader
     from jaxmed.data.pipeline import Pipeline
     cache = build_cache(FakeSource(6), 16, {folder!r}, log=lambda line: None)
-    pipeline = Pipeline(cache, np.zeros(6), ("image", "core"), seed=0, augment={{"hflip": 0.5}}, workers={workers})
+    loader = ImageLoader(cache, np.zeros(6), ("image", "core"), {{"hflip": 0.5}})
+    pipeline = Pipeline(loader, seed=0, workers={workers})
     batches = pipeline.train(range(6), 2)
     next(batches)
 """

@@ -1,11 +1,12 @@
 """Synthetic workdirs: predictions of a network that is mostly right, with groups, gates, features and a history."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from jaxmed.evaluate.table import Predictions, write_predictions
+from jaxmed.evaluate.table import Predictions, read_predictions, write_predictions
 
 CLASSES = ("benign", "malignant")
 
@@ -75,3 +76,61 @@ def write_workdir(path: Path, tables, *, run=None, history=(), features=True, co
         values[:, 0] += 6 * test.probabilities[:, -1]
         np.savez(path / "features.npz", case_id=test.case_id, features=values.astype(np.float32))
     return path
+
+
+VIEWS = ("L_CC", "L_MLO", "R_CC", "R_MLO")
+BIRADS = ("BI-RADS 1", "BI-RADS 3", "BI-RADS 5")
+MISSING = ((), (), (), ("L_MLO",), (), (), ("R_CC",), (), ("R_CC", "R_MLO"), ())  # of study k: the entry k modulo 10
+
+
+def make_breasts(studies=40, *, seed=0, split="test", repeat=0, fold=0, second=True, masked=False, skill=1.0) -> Predictions:
+    """Two rows per study (one patient has every fifth study's second visit): label, BI-RADS, some views missing.
+
+    A breast without pictures has no truth; every seventh right breast lacks a label, every ninth study a BI-RADS category.
+    """
+    rng, rows = np.random.default_rng(100 + seed), []
+    truth = np.random.default_rng(7).integers(0, 3, (studies, 2))  # the BI-RADS class of left and right
+    for study in range(studies):
+        missing = MISSING[study % len(MISSING)]
+        weights = rng.dirichlet([0 if masked and view in missing else 4 if view in missing else 9 for view in VIEWS])
+        patient = f"{split}-p{study - (study % 5 == 4):03d}"
+        for k, side in enumerate(("left", "right")):
+            gone = {f"{side[0].upper()}_CC", f"{side[0].upper()}_MLO"} <= set(missing)
+            category = int(truth[study, k])
+            label = int(category == 2 or (category == 1 and study % 2))
+            row = {"case_id": f"{split}-s{study:03d}:{side}", "patient_id": patient, "group": patient, "split": split,
+                   "fold": fold, "repeat": repeat}
+            row["target"] = "" if gone or (side == "right" and study % 7 == 6) else ("non-malignant", "malignant")[label]
+            row |= _probabilities("prob_", ("non-malignant", "malignant"), label, skill, rng)
+            row |= {"study_id": f"{split}-s{study:03d}", "side": side, "views": "+".join(v for v in VIEWS if v not in missing)}
+            row |= {f"gate_{view}": float(weight) for view, weight in zip(VIEWS, weights, strict=True)}
+            if second:
+                row["birads_target"] = "" if gone or study % 9 == 8 else BIRADS[category]
+                row |= _probabilities("birads_prob_", BIRADS, category, skill, rng)
+            if row["target"] or row.get("birads_target"):
+                rows.append(row)
+    with tempfile.TemporaryDirectory() as folder:
+        write_predictions(Path(folder) / "p.csv", rows)
+        return read_predictions(Path(folder) / "p.csv")
+
+
+def _probabilities(prefix, classes, target, skill, rng) -> dict[str, float]:
+    logits = rng.normal(size=len(classes)) + 1.4 * skill * (np.arange(len(classes)) == target)
+    return dict(zip((prefix + name for name in classes), (np.exp(logits) / np.exp(logits).sum()).tolist(), strict=True))
+
+
+def make_view_history(epochs=8) -> list[dict]:
+    """A history whose gates are about the four views."""
+    rows = make_history(epochs, gates=False)
+    for row, (view, end) in ((row, pair) for row in rows for pair in zip(VIEWS, (0.3, 0.2, 0.28, 0.22), strict=True)):
+        row[f"train/gate_{view}"] = 0.25 + (end - 0.25) * (1 - np.exp(-row["epoch"] / 4))
+        row[f"val/gate_{view}"] = row[f"train/gate_{view}"] + 0.004
+    return rows
+
+
+VIEW_RUN = {
+    "name": "multiview_hybrid:phantom", "model": "multiview_hybrid", "params": 4721234, "tasks": ["label", "birads"],
+    "paper": "Hybrid CNN-VSSM", "inputs": ["views"], "command": "python -m jaxmed.main --config=configs/multiview_hybrid.py",
+    "data": {"source": "phantom_mammo", "classes": ["non-malignant", "malignant"], "split_kind": "grouped",
+             "notes": ["four-view phantoms made on the fly (seed 0, 256 px)"], "split_notes": ["32 patients"]},
+}

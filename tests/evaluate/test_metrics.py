@@ -20,6 +20,7 @@ def test_two_classes_agree_with_scikit_learn():
         "accuracy": sk.accuracy_score(target, said), "recall": sk.recall_score(target, said),
         "specificity": sk.recall_score(target, said, pos_label=0), "precision": sk.precision_score(target, said),
         "f1": sk.f1_score(target, said), "auc": sk.roc_auc_score(target, score),
+        "macro_f1": sk.f1_score(target, said, average="macro"),
         "balanced_accuracy": sk.balanced_accuracy_score(target, said), "brier": sk.brier_score_loss(target, score),
         "log_loss": sk.log_loss(target, score),
     }
@@ -36,6 +37,7 @@ def test_several_classes_are_macro_averages_of_one_against_the_rest():
     values = metric_values(target, probabilities)
     for name, function in (("recall", sk.recall_score), ("precision", sk.precision_score), ("f1", sk.f1_score)):
         assert values[name] == pytest.approx(function(target, said, average="macro"), abs=1e-12), name
+    assert values["macro_f1"] == values["f1"]
     specificity = [sk.recall_score(target != k, said != k) for k in range(3)]
     assert values["specificity"] == pytest.approx(np.mean(specificity))
     assert values["auc"] == pytest.approx(sk.roc_auc_score(target, probabilities, multi_class="ovr", average="macro"))
@@ -44,7 +46,7 @@ def test_several_classes_are_macro_averages_of_one_against_the_rest():
 
 def test_with_one_class_only_what_needs_the_other_is_not_defined():
     values = metric_values(np.zeros(4, int), np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2], [0.7, 0.3]]))
-    assert all(math.isnan(values[name]) for name in ("recall", "f1", "auc", "balanced_accuracy"))
+    assert all(math.isnan(values[name]) for name in ("recall", "f1", "macro_f1", "auc", "balanced_accuracy"))
     assert values["accuracy"] == 0.75 and values["specificity"] == 0.75 and values["precision"] == 0
 
 

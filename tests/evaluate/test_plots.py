@@ -9,6 +9,7 @@ import pytest
 from matplotlib.colors import same_color
 from sklearn.metrics import roc_curve
 
+from jaxmed.evaluate.breasts import one_per_study, rows_about
 from jaxmed.evaluate.curves import gate_curves, gate_names, learning_curves
 from jaxmed.evaluate.embedding import match_features, perplexity_for, tsne, tsne_plot
 from jaxmed.evaluate.metrics import confusion_matrix
@@ -16,8 +17,9 @@ from jaxmed.evaluate.plots import calibration_plot, confusion_plot, gate_by_clas
 from jaxmed.evaluate.roc import GRID, roc_on_grid, roc_plot, roc_points, roc_with_band
 from jaxmed.evaluate.style import BLUE, GREEN, RED, YELLOW, to_png
 from jaxmed.evaluate.table import concatenate
+from jaxmed.evaluate.view_weights import view_weights_plot
 
-from .synthetic import make_history, make_table
+from .synthetic import VIEWS, make_breasts, make_history, make_table, make_view_history
 
 
 def lines(ax):
@@ -151,3 +153,31 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone():
 def test_tables_of_repeats_give_gates_per_case():
     table = concatenate([make_table(10, repeat=r, seed=r) for r in range(2)]).average_repeats()
     assert len(gate_by_class(table, ["core"]).axes[0].collections[0].get_offsets()) == 5
+
+
+def test_every_view_has_a_colour_of_its_own():
+    history = make_view_history(4)
+    assert gate_names(history) == list(VIEWS)
+    solid = [line for line in gate_curves(history, kind="view").axes[0].get_lines()
+             if len(line.get_xdata()) == 4 and line.get_linestyle() == "-"]
+    assert len({line.get_color() for line in solid}) == 4
+    labels = [text.get_text() for text in gate_curves(history, kind="view").axes[0].get_legend().get_texts()]
+    assert "view: R_MLO" in labels
+
+
+def test_view_weights_are_one_dot_per_study_apart_for_missing_views():
+    studies = one_per_study(make_breasts(20))
+    dots = [c.get_offsets() for c in view_weights_plot(studies, list(VIEWS)).axes[0].collections]
+    weights = studies.extras["gate_R_CC"]
+    there = np.array(["R_CC" in text for text in studies.extras["views"].tolist()])
+    np.testing.assert_allclose(dots[4][:, 1], weights[there])
+    np.testing.assert_allclose(dots[5][:, 1], weights[~there])
+    assert (dots[5][:, 0] > dots[4][:, 0].max()).all() and len(dots[1]) == 0
+
+
+def test_gate_boxes_of_a_view_show_its_own_breasts():
+    table = make_breasts(20).known()
+    ax = gate_by_class(table, list(VIEWS), "view").axes[1]
+    rows = table.take(rows_about(table, "L_MLO"))
+    np.testing.assert_allclose(ax.collections[1].get_offsets()[:, 1], rows.extras["gate_L_MLO"][rows.target == 1])
+    assert ax.get_title(loc="left") == "view: L_MLO"

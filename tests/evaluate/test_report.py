@@ -6,12 +6,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from jaxmed.evaluate.breasts import of_task
 from jaxmed.evaluate.report import scale_start, write_report
 from jaxmed.evaluate.summary import estimate, write_metrics
 from jaxmed.evaluate.workdir import read_workdir
 from jaxmed.evaluate.wrong import save_case_pictures
 
-from .synthetic import RUN, make_history, make_table, write_workdir
+from .synthetic import RUN, VIEW_RUN, VIEWS, make_breasts, make_history, make_table, make_view_history, write_workdir
 
 
 class Page(HTMLParser):
@@ -191,3 +192,62 @@ def test_a_report_is_written_again_byte_for_byte(built):
 def test_bars_start_at_one_half_only_if_nothing_lies_below():
     good, poor = make_table(60, skill=4), make_table(60, skill=-1)
     assert scale_start(estimate(good)) == 50 and scale_start(estimate(poor)) == 0
+
+
+@pytest.fixture(scope="module")
+def breasts(tmp_path_factory):
+    tables, path = [make_breasts(40), make_breasts(20, split="val", seed=1)], tmp_path_factory.mktemp("breasts")
+    published = {"model": "Hybrid CNN-VSSM", "AUC": 96.29, "F1 macro": 88.58, "BI-RADS F1 macro": 77.9}
+    run = VIEW_RUN | {"published": published}
+    return read(write_report(write_workdir(path, tables, run=run, history=make_view_history(), features=False)))
+
+
+def test_a_table_of_breasts_is_told_in_breasts_and_studies(breasts):
+    table = make_breasts(40).known()
+    studies, patients = len(set(table.extras["study_id"])), len(set(table.patient_id))
+    assert f"read {len(table)} breasts in {studies} studies of {patients} patients that were kept aside" in breasts.text
+    assert "malignant breasts and missed" in breasts.text and "The most wrong breasts" in breasts.text
+    assert "For birads (BI-RADS 1, BI-RADS 3, BI-RADS 5;" in breasts.text
+    assert "Studies of one patient" in breasts.text and "say nothing about patients" in breasts.text
+    for word in ("cases", "expert", "CSA-MoE", "Lesion masks"):
+        assert word not in breasts.text.replace("The cases are simulated", ""), word
+
+
+def test_tasks_and_sides_have_a_table_and_a_confusion_matrix(breasts):
+    assert {"confusion_birads", "view_weights", "gate_epochs", "gate_by_class"} <= breasts.ids
+    birads = of_task(make_breasts(40), "birads").known()
+    right = estimate(birads.take(birads.extras["side"] == "right"))
+    cell = f"{right['auc'].value:.3f} {right['auc'].low:.3f} to {right['auc'].high:.3f} {100 * right['macro_f1'].value:.1f} %"
+    assert cell in breasts.text and "Tasks and sides Task Side Breasts AUC F1, mean over classes Accuracy" in breasts.text
+
+
+def test_macro_f1_of_both_tasks_stands_beside_the_published(breasts):
+    birads = estimate(of_task(make_breasts(40), "birads").known())["macro_f1"].value
+    label = estimate(make_breasts(40).known())["macro_f1"].value
+    ours = f"{100 * label:.2f} {100 * birads:.2f} Published 96.29 88.58 77.90"
+    assert "network. AUC F1 macro BI-RADS F1 macro This run" in breasts.text and ours in breasts.text
+
+
+def test_a_class_missing_on_a_side_is_named(tmp_path):
+    table = make_breasts(30)
+    right = table.extras["side"] == "right"
+    table.extras["birads_target"][right & (table.extras["birads_target"] == "BI-RADS 5")] = ""
+    text = build(tmp_path, [table], run=VIEW_RUN, features=False).text
+    assert "birads, right: no BI-RADS 5 among these breasts" in text and "birads, both: no" not in text
+
+
+def test_repeats_of_one_task_without_missing_views_are_reported(tmp_path):
+    tables = [make_breasts(6, second=False, repeat=r, seed=r) for r in range(2)]
+    tables = [table.take(table.extras["views"] == "+".join(VIEWS)) for table in tables]
+    page = build(tmp_path, tables, run=VIEW_RUN | {"tasks": ["birads"]}, features=False)
+    assert "Tasks and sides" in page.text and "Every study has all views" in page.text and "SD" in page.text
+    assert not [name for name in page.ids if name and name.startswith("confusion_")]
+    assert "birads non-malignant, malignant left" in page.text
+
+
+def test_the_split_of_studies_is_counted_by_study(tmp_path):
+    path = write_workdir(tmp_path, [make_breasts(10, second=False)], run=VIEW_RUN, features=False)
+    rows = ["case_id,label,patient_id,group,split,fold", "a,non-malignant,p,p,train,", "b,non-malignant,q,q,test,"]
+    (path / "splits.csv").write_text("\n".join(rows) + "\n")
+    text = read(write_report(path)).text
+    assert "Studies, by the worse breast train test non-malignant 1 1 all 1 1 independent groups 1 1" in text

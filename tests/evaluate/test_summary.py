@@ -3,14 +3,17 @@
 import json
 import math
 
+import numpy as np
 import pytest
+from sklearn import metrics as sk
 
 from jaxmed.errors import UserError
+from jaxmed.evaluate.breasts import of_task
 from jaxmed.evaluate.metrics import METRICS, metric_values
 from jaxmed.evaluate.summary import format_table, write_metrics
 from jaxmed.evaluate.workdir import read_history, read_workdir
 
-from .synthetic import make_history, make_table, write_workdir
+from .synthetic import VIEW_RUN, make_breasts, make_history, make_table, write_workdir
 
 
 def test_metrics_json_holds_every_split_and_metric(workdir):
@@ -97,3 +100,57 @@ def test_predictions_alone_are_enough(workdir):
     for name in ("run.json", "config.json", "features.npz", "metrics.jsonl"):
         (workdir / name).unlink()
     assert not math.isnan(write_metrics(workdir)["test"]["auc"]["value"])
+
+
+@pytest.fixture(scope="module")
+def breasts(tmp_path_factory):
+    tables = [make_breasts(40), make_breasts(20, split="val", seed=1)]
+    return write_workdir(tmp_path_factory.mktemp("breasts"), tables, run=VIEW_RUN, features=False)
+
+
+def test_tasks_and_sides_get_entries_that_scikit_learn_confirms(breasts):
+    metrics = write_metrics(breasts)["test"]
+    table = read_workdir(breasts).table.select(split="test")
+    birads = of_task(table, "birads").known()
+    right = birads.take(birads.extras["side"] == "right")
+    said = right.probabilities.argmax(1)
+    assert metrics["birads/right/macro_f1"]["value"] == pytest.approx(sk.f1_score(right.target, said, average="macro"))
+    area = sk.roc_auc_score(birads.target, birads.probabilities, multi_class="ovr")
+    assert metrics["birads/both/auc"]["value"] == pytest.approx(area)
+    assert metrics["birads/right/cases"]["value"] == len(right)
+    assert "cluster bootstrap over" in metrics["birads/both/auc"]["method"]
+    for name in METRICS:
+        assert metrics[f"label/both/{name}"] == metrics[name]
+    assert metrics["studies"]["value"] == len(set(table.known().extras["study_id"]))
+
+
+def test_the_terminal_table_lists_tasks_and_sides(breasts):
+    text = format_table(write_metrics(breasts))
+    table = read_workdir(breasts).headline
+    studies, groups = len(set(table.extras["study_id"])), len(set(table.patient_id))
+    assert f"test: {len(table)} breasts in {studies} studies of {groups} independent groups" in text
+    assert [line.split("  ")[1] for line in text.splitlines() if line.startswith(("  label,", "  birads,"))] == [
+        f"{task}, {side}" for task in ("label", "birads") for side in ("left", "right", "both")] * 2
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_a_missing_class_of_a_further_task_is_printed_in_words(tmp_path):
+    table = make_breasts(30)
+    table.extras["birads_target"][table.extras["birads_target"] == "BI-RADS 5"] = ""
+    metrics = write_metrics(write_workdir(tmp_path, [table], run=VIEW_RUN, features=False))
+    assert metrics["test"]["birads/both/auc"]["value"] is None and metrics["test"]["birads/both/accuracy"]["value"] > 0
+    assert "not defined: a class is missing among the breasts" in format_table(metrics)
+
+
+def test_folds_are_averaged_for_tasks_too(tmp_path):
+    folds = [make_breasts(30, fold=f, seed=f) for f in range(2)]
+    for f, table in enumerate(folds):
+        table.case_id[:] = [f"{f}{name}" for name in table.case_id.tolist()]
+        table.extras["study_id"] = np.array([f"{f}{name}" for name in table.extras["study_id"].tolist()])
+    entry = write_metrics(write_workdir(tmp_path, folds, run=VIEW_RUN, features=False))["test"]["birads/left/auc"]
+    areas = []
+    for table in folds:
+        birads = of_task(table, "birads").known()
+        left = birads.take(birads.extras["side"] == "left")
+        areas.append(metric_values(left.target, left.probabilities)["auc"])
+    assert entry["value"] == pytest.approx(np.mean(areas)) and entry["runs"] == pytest.approx(areas)

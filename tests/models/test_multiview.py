@@ -6,7 +6,8 @@ from flax import nnx
 
 import jaxmed
 from jaxmed.errors import UserError
-from jaxmed.tasks.multiview import BreastTask, MultiView
+from jaxmed.tasks.breast_task import BreastTask
+from jaxmed.tasks.multiview import MultiView
 from jaxmed.weights import to_state_dict
 from tests.weights.networks import assert_same, filled, leaves
 

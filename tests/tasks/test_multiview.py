@@ -6,8 +6,10 @@ from sklearn.metrics import roc_auc_score
 
 from jaxmed.errors import UserError
 from jaxmed.models import multiview as network
-from jaxmed.tasks import multiview
-from jaxmed.tasks.multiview import BreastTask, MultiView, class_weights, monitor
+from jaxmed.tasks import breast_rows, breast_task
+from jaxmed.tasks.breast_rows import monitor
+from jaxmed.tasks.breast_task import BreastTask
+from jaxmed.tasks.multiview import MultiView, class_weights
 
 LABEL = BreastTask("label", ("benign", "malignant"), (0.6, 3.0))
 BIRADS = BreastTask("birads", ("1", "3", "5"), (0.5, 2.0, 1.5))
@@ -168,4 +170,4 @@ def test_classes_that_are_not_there_leave_the_monitor_defined():
 
 
 def test_task_and_network_name_views_and_sides_alike():
-    assert (multiview.VIEWS, multiview.SIDES) == (network.VIEWS, network.SIDES)
+    assert (breast_task.VIEWS, breast_task.SIDES) == (network.VIEWS, network.SIDES)
