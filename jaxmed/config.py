@@ -26,6 +26,12 @@ def base_config() -> ConfigDict:
     config.optimizer = ConfigDict(
         {"name": "adam", "learning_rate": 5e-5, "b1": 0.9, "b2": 0.999, "weight_decay": 0.0, "clip_norm": 0.0}
     )
+    config.optimizer.schedule = "plateau"  # or one_cycle, cosine, constant: jaxmed.train.schedule
+    config.optimizer.pct_start = 0.05  # one_cycle: part of the run in which the rate rises
+    config.optimizer.cycle_b1 = False  # one_cycle: Adam's first beta 0.95 -> 0.85 -> 0.95 against the rate
+    config.optimizer.factors = ConfigDict()  # path prefix -> factor of the learning rate
+    config.mix = ConfigDict()  # mixup, cutmix and label smoothing: jaxmed.train.mix.MixOptions; empty: off
+    config.ema = 0.0  # decay of the running mean of the parameters that is evaluated; 0: the parameters themselves
     config.plateau = ConfigDict({"factor": 0.5, "patience": 3, "min_lr": 1e-6, "monitor": "val/loss", "mode": "min"})
     config.monitor = "val/accuracy"  # the best epoch by this key of metrics.jsonl is tested; ties: the earlier
     config.monitor_mode = "max"
@@ -49,6 +55,9 @@ def data_config() -> ConfigDict:
     data.cache_dir = ""  # default: JAXMED_CACHE, else ~/.cache/jaxmed
     data.workers = 0  # data worker processes; 0 decodes in threads
     data.skip_bad = False  # leave unreadable images out, by name, instead of stopping
+    data.sampler = "shuffle"  # or balanced: with replacement, every class as often
+    data.epoch_factor = 1.0  # draws per epoch and training case
+    data.augmentation = "basic"  # which keys `augment` has: basic (jaxmed.data.augment), strong (jaxmed.data.augment_recipe)
     data.augment = ConfigDict({"hflip": 0.5, "vflip": 0.5, "degrees": 15.0})
     data.test_fraction = 0.15
     data.val_fraction = 0.1765  # of what the test split leaves

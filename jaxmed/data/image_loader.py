@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxmed.data.augment import augment, check_options
+from jaxmed.data import augment as basic
+from jaxmed.data import augment_recipe as strong
 from jaxmed.data.cache import Cache
 from jaxmed.data.pipeline import PADDING
 from jaxmed.data.views import INPUTS, NEED_MASK, derive_views
 from jaxmed.errors import UserError
+
+AUGMENTATIONS = {"basic": basic, "strong": strong}
 
 
 class ImageLoader:
@@ -18,10 +21,13 @@ class ImageLoader:
     `label` int32, `case_id` int32 (row of source.cases), `weight` float32.
     """
 
-    def __init__(self, cache: Cache, labels: np.ndarray, inputs: Sequence[str], augment: Mapping | None = None):
+    def __init__(
+        self, cache: Cache, labels: np.ndarray, inputs: Sequence[str], augment: Mapping | None = None, kind: str = "basic"
+    ):
         """Args:
             labels: class of every case of the source, -1 where it is not known.
-            augment: options of `jaxmed.data.augment`, or None.
+            augment: options of the kind of augmentation, or None.
+            kind: "basic" (`jaxmed.data.augment`) or "strong" (`jaxmed.data.augment_recipe`).
 
         Raises:
             UserError: unknown inputs, inputs that need masks on a source without, bad augment options.
@@ -30,7 +36,9 @@ class ImageLoader:
         if len(labels) != cache.num_cases:
             raise UserError(f"{len(labels)} labels for {cache.num_cases} cached cases: the cache is of another source")
         self.cache, self.labels, self.inputs = cache, np.asarray(labels, np.int32), tuple(inputs)
-        self.options = check_options(augment) if augment else None
+        if kind not in AUGMENTATIONS:
+            raise UserError(f"data.augmentation={kind!r} is none of {', '.join(AUGMENTATIONS)}")
+        self.kind, self.options = kind, AUGMENTATIONS[kind].check_options(augment) if augment else None
         self.size_bytes, self.skipped = len(self.inputs) * cache.size**2, cache.skipped
 
     def __len__(self) -> int:
@@ -52,7 +60,7 @@ class ImageLoader:
             return self._element(dict.fromkeys(self.inputs, black), PADDING, label=-1, weight=0.0)
         image, mask = self.cache.load(row)
         if self.options is not None:
-            image, mask = augment(image, mask, rng, self.options)
+            image, mask = AUGMENTATIONS[self.kind].augment(image, mask, rng, self.options)
         return self._element(derive_views(image, mask, self.inputs), row, label=int(self.labels[row]), weight=1.0)
 
     def _element(self, views: dict[str, np.ndarray], row: int, label: int, weight: float) -> dict[str, np.ndarray]:

@@ -24,9 +24,11 @@ import grain
 import numpy as np
 from absl import flags
 
+from jaxmed.data.sampler import inverse_counts, weighted_rows
 from jaxmed.errors import UserError
 
 PADDING = -1  # the case_id of rows that only fill up the last evaluation batch
+SAMPLERS = ("shuffle", "balanced")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _AHEAD = 4  # batches prepared ahead by threads, and kept in flight per worker process
 
@@ -63,6 +65,7 @@ class Batches(Iterator):
 class Loader(Protocol):
     """Row of the source -> one element of a batch; what a worker runs. Pickles small."""
 
+    labels: np.ndarray  # class of every case, -1 where not known: what a balanced sampler evens out
     size_bytes: int  # of the pixels of one element
     skipped: Mapping[int, str]  # rows that cannot be read, and why
 
@@ -87,13 +90,19 @@ class Pipeline:
     processes (dropout masks fall on the same cases).
     """
 
-    def __init__(self, loader: Loader, *, seed: int, workers: int, process: tuple[int, int] = (0, 1)):
+    def __init__(
+        self, loader: Loader, *, seed: int, workers: int, process: tuple[int, int] = (0, 1), sampler: str = "shuffle"
+    ):
         """Args:
             loader: `ImageLoader`, `StudyLoader`; its augmentation acts on training batches only.
             seed: of the order and the augmentation.
             workers: worker processes; 0 means threads, which is the faster choice for cached images.
             process: (index, count) of this process.
+            sampler: "shuffle", every case once per epoch; "balanced", with replacement, every class as often.
         """
+        if sampler not in SAMPLERS:
+            raise UserError(f"data.sampler={sampler!r} is none of {', '.join(SAMPLERS)}")
+        self.sampler = sampler
         self.loader, self.seed, self.workers, self.process = loader, seed, workers, process
         cv2.setNumThreads(0)  # the images run in parallel; threads inside each would only compete
 
@@ -107,7 +116,7 @@ class Pipeline:
         self.loader.check_trainable(rows)
         # Derived seeds: Grain shuffles epoch e with seed + e, so plain seeds 42 and 43 would share their orders.
         order, changes = (int(seed) for seed in np.random.SeedSequence(self.seed).generate_state(2))
-        elements = grain.MapDataset.source(rows).shuffle(seed=order).repeat().random_map(self.loader, seed=changes)
+        elements = self._endless(rows, order).random_map(self.loader, seed=changes)
         return self._start(self._own_batches(elements, batch_size)[start:], batch_size)
 
     def evaluate(self, indices: Sequence[int], batch_size: int) -> Batches:
@@ -119,6 +128,11 @@ class Pipeline:
         rows = np.pad(rows, (0, -len(rows) % batch_size), constant_values=PADDING)
         batches = self._own_batches(grain.MapDataset.source(rows).map(self.loader.plain()), batch_size)
         return Batches(iter(batches.to_iter_dataset(_threads())))
+
+    def _endless(self, rows: np.ndarray, seed: int) -> grain.MapDataset:
+        if self.sampler == "balanced":
+            return weighted_rows(rows, inverse_counts(self.loader.labels[rows]), seed)
+        return grain.MapDataset.source(rows).shuffle(seed=seed).repeat()
 
     def _own_batches(self, elements: grain.MapDataset, batch_size: int) -> grain.MapDataset:
         index, count = self.process

@@ -34,6 +34,7 @@ class StudyLoader:
         """
         self.cache, self.targets, self.present = cache, dict(targets), np.asarray(present, bool)
         self.options = check_options(augment) if augment else None
+        self.labels = np.maximum(self.targets["left_label"], self.targets["right_label"])  # the worse breast's
         self.size_bytes, self.skipped = len(VIEWS) * cache.size**2, cache.skipped
 
     def __len__(self) -> int:

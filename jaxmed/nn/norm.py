@@ -19,7 +19,8 @@ _ROWS: ContextVar[Array | None] = ContextVar("rows whose statistics batch norms 
 def statistics_of(rows: Bool[Array, " b"] | None) -> Iterator[None]:
     """Inside, training batch norms take mean and variance from these rows of their batch alone; all rows are normalised.
 
-    For images that are not there but have a place in the batch. None: all rows. A context, because the norms lie deep inside
+    For images that are not there but have a place in the batch. None: all rows. Where the rows have fewer than two values per
+    channel, norms use their running statistics and leave them as they are. A context, because the norms lie deep inside
     encoders that know nothing of missing images.
     """
     token = _ROWS.set(rows)
@@ -61,11 +62,16 @@ class BatchNorm(nnx.Module):
             mean, square = jnp.mean(x, axes), jnp.mean(jnp.square(x), axes)
         else:
             weight = rows.astype(jnp.float32).reshape(-1, *(1,) * (x.ndim - 1))
-            count = jnp.maximum(jnp.sum(weight) * (count / len(x)), 2.0)
+            seen = jnp.sum(weight) * (count / len(x))
+            count = jnp.maximum(seen, 2.0)
             mean, square = jnp.sum(x * weight, axes) / count, jnp.sum(jnp.square(x) * weight, axes) / count
         var = jnp.maximum(square - jnp.square(mean), 0.0)
+        unbiased = var * (count / (count - 1))
+        if rows is not None:  # below two values the running statistics serve, and stay
+            mean = jnp.where(seen > 1, mean, self.mean.get_value())
+            var, unbiased = (jnp.where(seen > 1, new, self.var.get_value()) for new in (var, unbiased))
         self._update(self.mean, mean)
-        self._update(self.var, var * (count / (count - 1)))
+        self._update(self.var, unbiased)
         return mean, var
 
     def _update(self, running: nnx.BatchStat, new: Array) -> None:

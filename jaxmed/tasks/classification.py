@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxmed.data.cases import Source
 from jaxmed.evaluate.metrics import metric_values
+from jaxmed.tasks.soft_targets import soft_losses
 
 Outputs = Mapping[str, Array]
 
@@ -34,10 +35,12 @@ class Classification:
         return ("loss", "accuracy", "count", *(f"gate_{name}" for name in self.experts))
 
     def losses(self, out: Outputs, batch: Outputs) -> Float[Array, " b"]:
-        """Cross-entropy of each case, float32; cases without a label (-1) count 0.
+        """Cross-entropy of each case, float32; cases without a label (-1) count 0. Mixed batches have soft `targets`.
 
         The members of an ensemble (`member_logits`) each learn from their own: the sum of theirs.
         """
+        if "targets" in batch:
+            return soft_losses(out, batch["targets"])
         logits = out["member_logits"] if "member_logits" in out else out["logits"][:, None]
         labels = jnp.broadcast_to(jnp.maximum(batch["label"], 0)[:, None], logits.shape[:2])
         losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels).sum(1)

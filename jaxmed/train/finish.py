@@ -28,7 +28,7 @@ def load_best(run: Run) -> Progress:
     progress = Progress(**run.checkpoints.host(done[-1])["progress"])
     if not progress.best_step:
         raise UserError(f"{run.workdir} holds a run that has not finished an epoch yet: train on")
-    best = run.checkpoints.restore(progress.best_step, run.state, run.mesh, parts=PARTS)
+    best = run.checkpoints.restore(progress.best_step, run.state, run.mesh, parts=(*PARTS, "ema"))
     run.state = run.state | best
     return progress
 

@@ -14,6 +14,7 @@ from jaxmed.data.study_cache import StudyCache, build_study_cache
 from jaxmed.data.study_checks import check_studies
 from jaxmed.data.study_loader import TARGETS, StudyLoader, study_targets
 from jaxmed.errors import UserError
+from jaxmed.registry import model_options
 from jaxmed.tasks.breast_task import SIDES, BreastTask
 from jaxmed.tasks.multiview import MultiView, class_weights
 
@@ -39,12 +40,16 @@ class FourViews:
         source = make_study_source(self.config.data, predict=predict)
         if not predict and not known(source):
             raise UserError(
-                f"data.source={source.name!r}: no breast has a label or one of the BI-RADS categories {self.birads}; train on a "
-                "CSV with labels (folder_views; see configs/cnn_vssm.py), or use --mode=predict"
+                f"data.source={source.name!r}: no breast has a label or one of the BI-RADS categories {self.birads}; train on "
+                "a CSV with labels (folder_views; see configs/cnn_vssm.py), or use --mode=predict"
             )
         return source
 
     def model_options(self) -> dict[str, Any]:
+        """UserError for a network of single images."""
+        name = self.config.model.name
+        if "num_birads" not in model_options(name):
+            raise UserError(f"config.model.name={name!r} does not look at four views: choose one of multiview_*")
         return {"num_birads": len(self.birads)}
 
     def cache(self, source: StudySource, log) -> StudyCache:
@@ -63,8 +68,6 @@ class FourViews:
 
     def task(self, model: nnx.Module, source: StudySource | None = None, rows: np.ndarray | None = None) -> MultiView:
         """Inverse-frequency class weights (if `config.class_weights`) from the breasts of the training rows."""
-        if tuple(model.input_names) != ("views",):
-            raise UserError(f"model {self.config.model.name!r} does not look at four views: choose one of multiview_*")
         classes = {"label": tuple(self.config.data.classes), "birads": tuple(f"BI-RADS {k}" for k in self.birads)}
         shares = {"label": self.config.loss.label, "birads": self.config.loss.birads}
         weights = dict.fromkeys(classes, ())

@@ -57,7 +57,7 @@ class Images:
 
     def loader(self, source: Source, cache: Cache, model: nnx.Module) -> ImageLoader:
         labels = np.array([case.label for case in source.cases], np.int32)
-        return ImageLoader(cache, labels, model.input_names, dict(self.config.data.augment))
+        return ImageLoader(cache, labels, model.input_names, dict(self.config.data.augment), self.config.data.augmentation)
 
     def task(self, model: nnx.Module, source: Source | None = None, rows: np.ndarray | None = None) -> Classification:
         """A network's gate, if it has one, weighs one expert per input."""

@@ -15,11 +15,11 @@ import numpy as np
 
 from jaxmed.errors import UserError
 from jaxmed.parallel import is_main, put_batch, to_host
-from jaxmed.train.plateau import Plateau
 from jaxmed.train.preemption import Preemption
 from jaxmed.train.progress import Chrono, clock
+from jaxmed.train.rates import Rates
 from jaxmed.train.setup import Run
-from jaxmed.train.state import PARTS
+from jaxmed.train.state import evaluated
 from jaxmed.train.step import per_case_rows
 from jaxmed.train.writers import MetricWriter
 
@@ -38,8 +38,8 @@ class Progress:
 
 def fit(run: Run) -> Progress:
     """Trains `run` to its last epoch, resuming from its newest checkpoint; returns where the best epoch is."""
-    plateau = Plateau(run.config.optimizer.learning_rate, **{k: v for k, v in run.config.plateau.items() if k != "monitor"})
-    progress = _resume(run, plateau)
+    rates = Rates(run.config, run.config.epochs * run.steps_per_epoch)
+    progress = _resume(run, rates)
     if progress.epochs_done >= run.config.epochs:
         run.log(f"training is complete: {progress.epochs_done} epochs, best epoch {progress.best_epoch}")
         return progress
@@ -50,8 +50,8 @@ def fit(run: Run) -> Progress:
     try:
         with Preemption() as preemption:
             while progress.epochs_done < run.config.epochs:
-                _train_epoch(run, progress, plateau, chrono, stream, preemption)
-                _end_epoch(run, progress, plateau, chrono, writer)
+                _train_epoch(run, progress, rates, chrono, stream, preemption)
+                _end_epoch(run, progress, rates, chrono, writer)
         run.checkpoints.wait()
     finally:
         stream.close()
@@ -62,7 +62,7 @@ def fit(run: Run) -> Progress:
 
 def evaluate(run: Run, split: str) -> dict[str, np.ndarray]:
     """Per-case arrays of every case of a split ("train", "val", "test", "all"), in the order of the source."""
-    state = {part: run.state[part] for part in PARTS}
+    state = evaluated(run.state)
     cases = run.indices(split)
     return per_case_rows(
         lambda: run.eval_batches(cases),
@@ -71,21 +71,21 @@ def evaluate(run: Run, split: str) -> dict[str, np.ndarray]:
     )
 
 
-def _resume(run: Run, plateau: Plateau) -> Progress:
+def _resume(run: Run, rates: Rates) -> Progress:
     done = run.checkpoints.steps()
     if not done:
         return Progress()
     step = done[-1]
     host = run.checkpoints.host(step)
     run.state = run.checkpoints.restore(step, run.state, run.mesh)
-    plateau.restore(host["plateau"])
+    rates.restore(host["plateau"])
     progress = Progress(**host["progress"])
     run.log(f"resuming {run.workdir} at step {step} ({progress.epochs_done} of {run.config.epochs} epochs done)")
     return progress
 
 
 def _train_epoch(
-    run: Run, progress: Progress, plateau: Plateau, chrono: Chrono, stream: Iterator, preemption: Preemption
+    run: Run, progress: Progress, rates: Rates, chrono: Chrono, stream: Iterator, preemption: Preemption
 ) -> None:
     done, last = int(run.state["step"]), (progress.epochs_done + 1) * run.steps_per_epoch
     chrono.reset_epoch()
@@ -98,7 +98,7 @@ def _train_epoch(
         chrono.waited(time.monotonic() - asked)
         if one_at_a_time:
             shown = _check_finite(run, pending)
-        run.state, loss = run.steps.train(run.state, put_batch(batch, run.mesh), jnp.float32(plateau.lr))
+        run.state, loss = run.steps.train(run.state, put_batch(batch, run.mesh), **_on_device(rates.at(step - 1)))
         if not one_at_a_time:
             shown = _check_finite(run, pending)
         pending = (step, batch["case_id"], loss)
@@ -106,31 +106,33 @@ def _train_epoch(
         chrono.step(step, f"epoch {progress.epochs_done + 1}/{run.config.epochs}{loss_text}")
         if preemption.requested(step):
             _check_finite(run, pending)
-            _save(run, progress, plateau, chrono)
+            _save(run, progress, rates, chrono)
             run.checkpoints.wait()
             run.log(f"stopped by signal {preemption.signal} after step {step}: saved; the same command resumes")
             raise SystemExit(preemption.exit_code)
         if chrono.seconds - progress.saved_at > 60 * run.config.checkpoint_minutes:
             _check_finite(run, pending)
-            _save(run, progress, plateau, chrono)
+            _save(run, progress, rates, chrono)
     _check_finite(run, pending)
 
 
-def _end_epoch(run: Run, progress: Progress, plateau: Plateau, chrono: Chrono, writer: MetricWriter | None) -> None:
+def _end_epoch(run: Run, progress: Progress, rates: Rates, chrono: Chrono, writer: MetricWriter | None) -> None:
     progress.epochs_done += 1
     train, speed = _means(to_host(run.state["meters"])), chrono.epoch()
     val = run.task.validation(evaluate(run, "val"), run.source)
-    row = {"epoch": progress.epochs_done, "step": int(run.state["step"]), "lr": plateau.lr}
+    step = int(run.state["step"])
+    row = {"epoch": progress.epochs_done, "step": step, "lr": rates.at(step - 1)["learning_rate"]}
     row |= {f"train/{k}": v for k, v in train.items()} | {f"val/{k}": v for k, v in val.items()} | speed
     value = _monitored(row, run.config.monitor) * (-1 if run.config.monitor_mode == "min" else 1)
     better = value > progress.best_value  # ties: the earlier epoch stays
     if better:
         progress.best_value, progress.best_step, progress.best_epoch = value, row["step"], row["epoch"]
-    plateau.update(_monitored(row, run.config.plateau.monitor))
+    if rates.plateau:
+        rates.end_epoch(_monitored(row, rates.watched))
     run.state["meters"] = jax.tree.map(jnp.zeros_like, run.state["meters"])
     if writer:
         writer.write(row)
-    _save(run, progress, plateau, chrono)
+    _save(run, progress, rates, chrono)
     run.log(
         f"epoch {row['epoch']:>3}/{run.config.epochs}  train loss {train['loss']:.4f} acc {train['accuracy']:.3f}  "
         f"val loss {val['loss']:.4f} acc {val['accuracy']:.3f} auc {val['auc']:.3f}  lr {row['lr']:.2g}  "
@@ -139,9 +141,9 @@ def _end_epoch(run: Run, progress: Progress, plateau: Plateau, chrono: Chrono, w
     )
 
 
-def _save(run: Run, progress: Progress, plateau: Plateau, chrono: Chrono) -> None:
+def _save(run: Run, progress: Progress, rates: Rates, chrono: Chrono) -> None:
     progress.seconds = progress.saved_at = chrono.seconds
-    host = {"progress": vars(progress), "plateau": plateau.state(), "consumed": int(run.state["step"])}
+    host = {"progress": vars(progress), "plateau": rates.state(), "consumed": int(run.state["step"])}
     run.checkpoints.save(run.state, host, keep={progress.best_step})
 
 
@@ -158,6 +160,10 @@ def _check_finite(run: Run, pending: tuple | None) -> float:
             "lower --config.optimizer.learning_rate, or train in float32; earlier checkpoints are intact."
         )
     return value
+
+
+def _on_device(rates: dict[str, float]) -> dict[str, jax.Array]:
+    return {name: jnp.float32(value) for name, value in rates.items()}
 
 
 def _means(sums: dict[str, np.ndarray]) -> dict[str, float]:

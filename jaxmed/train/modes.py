@@ -54,8 +54,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path, split: str, output: s
     trained = stored_config(workdir)
     if split == "all":
         kept = {key: trained.data[key] for key in kind_of(trained).fixed}
-        trained.data = config.data
-        trained.data.update(kept)
+        trained.data = ConfigDict(config.data.to_dict() | kept)
     data = prepare_data(trained, workdir, divide=split != "all")
     target = Path(output) if output else workdir / f"eval_{split}"
     _test_elsewhere(trained, workdir, data, split, target)

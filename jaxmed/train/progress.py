@@ -7,7 +7,10 @@ from jaxmed.parallel import is_main
 
 
 class Chrono:
-    """Times a run of `total` steps of `images` pictures. `seconds` survives a resume; `data_wait` is the share of this epoch spent waiting."""
+    """Times a run of `total` steps of `images` pictures.
+
+    `seconds` survives a resume; `data_wait` is the share of this epoch spent waiting.
+    """
 
     def __init__(self, total: int, images: int, seconds: float = 0.0, interval: float = 15.0):
         self.total, self.images, self.before, self.interval = total, images, seconds, interval

@@ -13,14 +13,16 @@ from ml_collections import ConfigDict
 from jaxmed import parallel
 from jaxmed.data.cache import Cache
 from jaxmed.data.pipeline import Pipeline
+from jaxmed.data.sampler import epoch_cases
 from jaxmed.data.splits import Split, check_split, group_names, make_split, read_split, write_split
 from jaxmed.errors import UserError
 from jaxmed.registry import create_model
 from jaxmed.train.checkpoint import Checkpoints
 from jaxmed.train.kinds import Kind, kind_of
+from jaxmed.train.mix import mix_options
 from jaxmed.train.optimizer import make_optimizer
 from jaxmed.train.state import new_state
-from jaxmed.train.step import Steps
+from jaxmed.train.step import Recipe, Steps
 from jaxmed.tree import count
 
 Log = Callable[[str], None]
@@ -67,8 +69,9 @@ class Run:
 
     @property
     def steps_per_epoch(self) -> int:
-        """ceil(cases / batch): the last batch of an epoch borrows what it lacks from the next shuffle."""
-        return -(-len(self.indices("train")) // self.config.batch_size)
+        """ceil(draws / batch): the last batch of an epoch borrows what it lacks from the next shuffle."""
+        draws = epoch_cases(len(self.indices("train")), self.config.data.epoch_factor)
+        return -(-draws // self.config.batch_size)
 
     def indices(self, split: str) -> np.ndarray:
         """Rows of the source that belong to a split; "all" is every readable case."""
@@ -104,7 +107,7 @@ def prepare_data(
     groups = split.groups() if split else group_names(source, thumbnails, config.data.duplicate_threshold)
     warnings += kind.warnings(source, cache)
     if split and split.selects_on_test:
-        warnings.append("data.paper_protocol=True: the test cases also chose the epoch, as in the paper: results are optimistic")
+        warnings.append("data.paper_protocol=True: the test cases also chose the epoch, as in the paper: too good")
     for text in warnings:
         log(f"  warning: {text}")
     return Data(source, cache, split, groups, warnings)
@@ -126,12 +129,12 @@ def prepare(config: ConfigDict, workdir: Path, data: Data, *, quiet: bool = Fals
     warnings, recipe = _pretrain(model, config)
     task = kind.task(model, data.source, data.split.indices("train") if data.split else None)
     optimizer = make_optimizer(config.optimizer)
-    state = parallel.put_state(new_state(model, optimizer, task.meters), mesh)
+    state = parallel.put_state(new_state(model, optimizer, task.meters, averaged=config.ema > 0), mesh)
     layout = parallel.state_shardings(state, mesh)
-    steps = Steps(model, task, optimizer, recipe["mean"], recipe["std"], config.seeds.dropout, layout)
+    steps = Steps(model, task, optimizer, recipe["mean"], recipe["std"], config.seeds.dropout, layout, make_recipe(config))
     pipeline = Pipeline(
         kind.loader(data.source, data.cache, model), seed=config.seeds.order, workers=config.data.workers,
-        process=parallel.process(),
+        process=parallel.process(), sampler=config.data.sampler,
     )
     checkpoints = Checkpoints(workdir / "checkpoints")
     run = Run(config, workdir, data, kind, pipeline, task, steps, state, mesh, checkpoints, count(model), warnings)
@@ -140,6 +143,11 @@ def prepare(config: ConfigDict, workdir: Path, data: Data, *, quiet: bool = Fals
         for text in warnings:
             log(f"  warning: {text}")
     return run
+
+
+def make_recipe(config: ConfigDict) -> Recipe:
+    """What the config asks of a training step."""
+    return Recipe(mix_options(config.mix) if config.mix else None, dict(config.optimizer.factors), config.ema)
 
 
 def claim_workdir(config: ConfigDict, workdir: Path) -> None:

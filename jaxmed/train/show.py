@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 
 from jaxmed.train.kinds import kind_of
 from jaxmed.train.optimizer import make_optimizer
-from jaxmed.train.setup import build_model, log
-from jaxmed.train.state import PARTS, new_state
+from jaxmed.train.setup import build_model, log, make_recipe
+from jaxmed.train.state import evaluated, new_state
 from jaxmed.train.step import Steps
 from jaxmed.tree import count, flatten
 
@@ -38,9 +38,9 @@ def compile_steps(config: ConfigDict, model: nnx.Module):
     """(compiled forward of one case, compiled training step of a batch); nothing is allocated."""
     kind, optimizer = kind_of(config), make_optimizer(config.optimizer)
     task = kind.task(model)
-    steps = Steps(model, task, optimizer, (0.5,) * 3, (0.5,) * 3, 0)
-    state = jax.eval_shape(lambda m: new_state(m, optimizer, task.meters), model)
-    one = jax.jit(steps._evaluate).lower({k: state[k] for k in PARTS}, kind.example(model, 1)).compile()
+    steps = Steps(model, task, optimizer, (0.5,) * 3, (0.5,) * 3, 0, recipe=make_recipe(config))
+    state = jax.eval_shape(lambda m: new_state(m, optimizer, task.meters, averaged=config.ema > 0), model)
+    one = jax.jit(steps._evaluate).lower(evaluated(state), kind.example(model, 1)).compile()
     step = steps.train.lower(state, kind.example(model, config.batch_size), jnp.float32(0)).compile()
     return one, step
 

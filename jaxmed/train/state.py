@@ -1,7 +1,7 @@
 """The train state: plain dicts and arrays only.
 
 {"params": trainable leaves, "frozen": leaves under `model.frozen`, "stats": batch statistics, "opt": optimiser state,
- "step": batches consumed, "meters": sums since the epoch began}
+ "step": batches consumed, "meters": sums since the epoch began, and perhaps "ema": running mean of the parameters}
 """
 
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from jaxmed.train import ema
 from jaxmed.tree import Tree, flatten, is_under, set_tree, tree_of, unflatten
 
 State = dict[str, Any]
@@ -26,6 +27,11 @@ def split_model(model: nnx.Module) -> State:
     return {part: unflatten({k: v for k, v in flat.items() if kind[k] == part}) for part in PARTS}
 
 
+def evaluated(state: State) -> State:
+    """The parts of a state that an evaluation looks at: the running mean in place of the parameters where there is one."""
+    return {"params": state.get("ema", state["params"]), "frozen": state["frozen"], "stats": state["stats"]}
+
+
 def merge_model(graph: nnx.GraphDef, template: Any, state: State) -> nnx.Module:
     """A model with the state's values; inside a trace it is a fresh copy, so statistics can be updated."""
     model = nnx.merge(graph, template, copy=True)
@@ -39,9 +45,12 @@ def statistics(model: nnx.Module) -> Tree:
     return unflatten(_flat(model, nnx.BatchStat))
 
 
-def new_state(model: nnx.Module, optimizer: optax.GradientTransformation, meters: Iterable[str]) -> State:
-    """A state at step 0."""
+def new_state(
+    model: nnx.Module, optimizer: optax.GradientTransformation, meters: Iterable[str], *, averaged: bool = False
+) -> State:
+    """A state at step 0; with `averaged` also "ema", the running mean of the parameters."""
     state = split_model(model)
+    state |= {"ema": ema.start(state["params"])} if averaged else {}
     zeros = {name: jnp.zeros((), jnp.float32) for name in meters}
     return state | {"opt": optimizer.init(state["params"]), "step": jnp.zeros((), jnp.int32), "meters": zeros}
 

@@ -1,6 +1,7 @@
 """The two jitted functions of a run: one training step and one evaluation step."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,9 +10,26 @@ import optax
 from flax import nnx
 
 from jaxmed.tasks.inputs import normalise
+from jaxmed.train import ema
+from jaxmed.train.groups import rate_factors
+from jaxmed.train.mix import MixOptions, mix
 from jaxmed.train.state import State, merge_model, statistics
 
 Batch = dict[str, jax.Array]
+NOISE, MIXING = 1, 2  # streams of random numbers beside dropout's
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a training step does besides loss and update.
+
+    mix: mixup, cutmix and label smoothing. factors: {path prefix: factor of the learning rate}. ema: decay of the parameters'
+    running mean; 0 keeps none.
+    """
+
+    mix: MixOptions | None = None
+    factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    ema: float = 0.0
 
 
 class Steps:
@@ -23,48 +41,74 @@ class Steps:
     """
 
     def __init__(
-        self, model: nnx.Module, task: Any, optimizer, mean, std, dropout_seed: int, shardings: Any = None
+        self, model: nnx.Module, task: Any, optimizer, mean, std, dropout_seed: int, shardings: Any = None,
+        recipe: Recipe | None = None,
     ):
         self.input_names = tuple(model.input_names)
         self.side_inputs = tuple(getattr(model, "side_inputs", ()))
-        self.task, self.optimizer = task, optimizer
+        self.task, self.optimizer, self.recipe = task, optimizer, recipe or Recipe()
         self.mean, self.std, self.dropout_seed = tuple(mean), tuple(std), dropout_seed
         self.graph, leaves = nnx.split(model)
         self.template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), leaves)
         self.train = jax.jit(self._train, donate_argnums=0, out_shardings=(shardings, None))
         self.evaluate = jax.jit(self._evaluate)
 
-    def forward(self, state: State, batch: Batch, *, train: bool, rngs: nnx.Rngs | None = None):
-        """(model after the call, its named outputs) for a batch of bytes."""
+    def inputs(self, batch: Batch) -> list[jax.Array]:
+        """The network's pictures, normalised, from a batch of bytes."""
+        return [normalise(batch[name], self.mean, self.std) for name in self.input_names]
+
+    def forward(self, state: State, inputs: Sequence[jax.Array], batch: Batch, *, train: bool, rngs: nnx.Rngs | None = None):
+        """(model after the call, its named outputs)."""
         model = merge_model(self.graph, self.template, state)
-        inputs = [normalise(batch[name], self.mean, self.std) for name in self.input_names]
         beside = {name: batch[name] for name in self.side_inputs}
         return model, model(*inputs, train=train, aux=True, rngs=rngs, **beside)
 
-    def _train(self, state: State, batch: Batch, learning_rate: jax.Array) -> tuple[State, jax.Array]:
-        """One update; returns the new state and the batch's mean loss."""
+    def _train(
+        self, state: State, batch: Batch, learning_rate: jax.Array, b1: jax.Array | None = None
+    ) -> tuple[State, jax.Array]:
+        """One update; returns the new state and the batch's mean loss. b1: Adam's first beta where it is cycled."""
         key = jax.random.fold_in(jax.random.key(self.dropout_seed), state["step"])
+        inputs, batch = self._mixed(batch, key)
 
         def loss_of(params):
-            model, out = self.forward(state | {"params": params}, batch, train=True, rngs=nnx.Rngs(dropout=key))
+            rngs = nnx.Rngs(dropout=key, noise=jax.random.fold_in(key, NOISE))
+            model, out = self.forward(state | {"params": params}, inputs, batch, train=True, rngs=rngs)
             loss, sums = self.task.loss(out, batch)
             return loss, (sums, statistics(model))
 
         (loss, (sums, stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state["params"])
-        direction, opt = self.optimizer.update(grads, state["opt"], state["params"])
-        update = jax.tree.map(lambda d: -learning_rate * d, direction)
+        params, opt = self._updated(state, grads, learning_rate, b1)
+        averaged = {"ema": ema.update(state["ema"], params, self.recipe.ema)} if self.recipe.ema else {}
         return {
-            "params": optax.apply_updates(state["params"], update),
+            "params": params,
             "frozen": state["frozen"],
             "stats": stats,
             "opt": opt,
             "step": state["step"] + 1,
             "meters": jax.tree.map(jnp.add, state["meters"], sums),
-        }, loss
+        } | averaged, loss
+
+    def _mixed(self, batch: Batch, key: jax.Array) -> tuple[list[jax.Array], Batch]:
+        """(normalised inputs, batch), mixed where the recipe says so: then the batch has soft `targets`."""
+        inputs = self.inputs(batch)
+        if self.recipe.mix is None:
+            return inputs, batch
+        key = jax.random.fold_in(key, MIXING)
+        inputs, targets = mix(inputs, batch["label"], key, len(self.task.classes), self.recipe.mix)
+        return inputs, batch | {"targets": targets}
+
+    def _updated(self, state: State, grads: Any, learning_rate: jax.Array, b1: jax.Array | None) -> tuple[Any, Any]:
+        """(parameters, optimiser state) after one step."""
+        cycled = {} if b1 is None else {"b1": b1}
+        direction, opt = self.optimizer.update(grads, state["opt"], state["params"], **cycled)
+        factors = rate_factors(direction, self.recipe.factors)
+        update = jax.tree.map(lambda d, factor: -learning_rate * factor * d, direction, factors)
+        return optax.apply_updates(state["params"], update), opt
 
     def _evaluate(self, state: State, batch: Batch) -> Batch:
         """Per-case arrays of a batch, with `case_id` and `weight` (0 for padding)."""
-        _, out = self.forward(state, batch, train=False)
+        rngs = nnx.Rngs(noise=self.dropout_seed)  # only for routers that keep their noise in evaluation, as HSQformer's code
+        _, out = self.forward(state, self.inputs(batch), batch, train=False, rngs=rngs)
         return self.task.per_case(out, batch) | {key: batch[key] for key in ("case_id", "weight")}
 
 

@@ -5,6 +5,7 @@ import pytest
 from fake_source import LabelSource, load_busi, only_tumours
 from sklearn.model_selection import train_test_split
 
+from jaxmed.data.phantom_mammo import PhantomMammoSource
 from jaxmed.data.splits import check_split, make_split, read_split, write_split
 from jaxmed.data.stratify import take_groups, target_counts
 from jaxmed.errors import UserError
@@ -262,3 +263,56 @@ def test_busi_is_divided_without_leaks(busi_dir):
     assert share == pytest.approx(210 / 647, abs=0.01)
     leaky = split_of(source, group_duplicates=False)
     assert [len(leaky.indices(name)) for name in ("train", "val", "test")] == [452, 97, 98]
+
+
+def visits(count=80):
+    """Studies of patients of whom one in seven comes twice; without thumbnails, as for mammograms."""
+    return PhantomMammoSource({"num_cases": count, "phantom_size": 64, "birads_subset": (1, 3, 5)})
+
+
+def split_studies(source, **keywords):
+    options = {"test_fraction": 0.2, "val_fraction": 0.15} | keywords.pop("options", {})
+    return make_split(source, None, options, seed=42, **keywords)
+
+
+def assert_patients_are_whole(split):
+    places = {}
+    for row in split.rows:
+        places.setdefault(row["patient_id"], set()).add(row["split"])
+    assert len(places) < len(split.rows)  # some patients have two studies
+    assert all(len(found) == 1 for found in places.values())
+
+
+def test_the_papers_protocol_divides_patients_80_to_20_and_selects_on_the_test_studies():
+    source = visits()
+    split = split_studies(source, options={"paper_protocol": True})
+    np.testing.assert_array_equal(split.indices("val"), split.indices("test"))
+    assert {row["split"] for row in split.rows} == {"train", "test"} and split.selects_on_test
+    assert abs(len(split.indices("test")) - np.ceil(0.2 * len(source))) <= 1
+    assert_patients_are_whole(split)
+
+
+def test_by_default_an_inner_validation_split_is_held_out_by_patient():
+    split = split_studies(visits())
+    assert not split.selects_on_test and not set(split.indices("val")) & set(split.indices("test"))
+    assert_patients_are_whole(split)
+    assert "copies of pictures were not looked for" in split.notes
+
+
+def test_the_papers_protocol_survives_its_file(tmp_path):
+    source = visits()
+    split = split_studies(source, options={"paper_protocol": True})
+    write_split(tmp_path / "splits.csv", split)
+    back = read_split(tmp_path / "splits.csv", source)
+    assert back.selects_on_test and back.rows == split.rows
+
+
+@pytest.mark.parametrize("paper_protocol", [False, True])
+def test_patient_level_folds_test_every_study_once(paper_protocol):
+    source, tested = visits(), []
+    for fold in range(5):
+        split = split_studies(source, options={"paper_protocol": paper_protocol}, fold=fold, num_folds=5)
+        assert_patients_are_whole(split)
+        assert (split.indices("val").tolist() == split.indices("test").tolist()) == paper_protocol
+        tested += split.indices("test").tolist()
+    assert sorted(tested) == list(range(len(source)))

@@ -5,10 +5,17 @@ import pytest
 from flax import nnx
 
 import jaxmed
+from jaxmed.config import base_config
 from jaxmed.errors import UserError
+from jaxmed.nn.frozen_norm import FrozenBatchNorm
 from jaxmed.tasks.breast_task import BreastTask
 from jaxmed.tasks.multiview import MultiView
+from jaxmed.train.optimizer import make_optimizer
+from jaxmed.train.state import new_state
+from jaxmed.train.step import Steps
+from jaxmed.tree import flatten, is_under, tree_of
 from jaxmed.weights import to_state_dict
+from tests.train import tiny_config  # noqa: F401  registers the encoder "tiny"
 from tests.weights.networks import assert_same, filled, leaves
 
 SHALLOW, STEM = dict(depths=(1, 1, 1, 1)), dict(depths=(1,))  # STEM: one block of 64 channels
@@ -149,6 +156,100 @@ def test_heads_of_a_side_that_nobody_has_get_exactly_zero_gradients(system):
     grads = system[2](incomplete(left_label=none, left_birads=none))[1]
     for path, grad in grads.items():
         assert np.any(grad) == (not path.startswith("heads.left")), path
+
+
+def tiny(**options):
+    return jaxmed.create_model("multiview_resnet18", encoder="tiny", num_birads=3, dropout=0.0, **options)
+
+
+def statistics(module):
+    return {k: np.asarray(v) for k, v in flatten(tree_of(module)).items() if k.endswith((".mean", ".var"))}
+
+
+def test_missing_views_can_be_kept_out_of_batch_norms_as_if_they_were_not_in_the_batch():
+    model, reference = (tiny(sharing="projection", missing_views_in_norm=False) for _ in range(2))
+    views = np.where(MISSING[:, :, None, None, None], images(4), np.float32(-2))
+    encoded = np.asarray(nnx.jit(lambda m, x, p: m.encode(x, True, present=p))(model, views, MISSING))
+    for i, backbone in enumerate(reference.backbones):
+        places = [view for view in range(4) if reference.backbone_of[view] == i]
+        there = MISSING[:, places]
+        alone = nnx.jit(lambda m, x: m(x, True))(backbone, views[:, places][there])
+        np.testing.assert_allclose(encoded[:, places][there], alone, rtol=1e-4, atol=1e-5)
+        got, wanted = statistics(model.backbones[i]), statistics(backbone)
+        assert got.keys() == wanted.keys()
+        for path, value in got.items():
+            np.testing.assert_allclose(value, wanted[path], rtol=1e-4, atol=1e-6, err_msg=path)
+
+
+def test_by_default_missing_views_take_part_in_batch_norms_as_zeros_do_in_the_paper():
+    model, other = tiny(), tiny(missing_views_in_norm=False)
+    views, present = jnp.where(MISSING[:, :, None, None, None], images(4), -2.0), jnp.asarray(MISSING)
+    for one in (model, other):
+        one.encode(views, True, present=present)
+    first = model.backbones[0].norms[0].mean.get_value()
+    stem = model.backbones[0].convs[0](views.reshape(16, 32, 32, 3))
+    np.testing.assert_allclose(first, 0.1 * stem.mean((0, 1, 2)), rtol=1e-3, atol=1e-5)
+    assert not np.allclose(first, other.backbones[0].norms[0].mean.get_value(), atol=1e-3)
+
+
+def test_a_projection_that_nobody_has_in_a_batch_stays_finite_and_keeps_its_statistics():
+    model = tiny(sharing="projection", missing_views_in_norm=False)
+    before = statistics(model.backbones[0])
+    present = jnp.asarray(np.tile([False, True, False, True], (4, 1)))
+    encoded = model.encode(jnp.where(present[:, :, None, None, None], images(4), -2.0), True, present=present)
+    assert np.isfinite(encoded).all()
+    for path, value in statistics(model.backbones[0]).items():
+        np.testing.assert_allclose(value, before[path], rtol=1e-6)
+
+
+def test_which_views_exist_must_be_said_where_norms_depend_on_it():
+    with pytest.raises(UserError, match="missing_views_in_norm=False needs to know which views exist"):
+        jax.eval_shape(lambda m: m(jnp.zeros((1, 4, 32, 32, 3))), abstract("multiview_resnet18", missing_views_in_norm=False))
+
+
+def byte_batch(seed):
+    rng = np.random.default_rng(seed)
+    labels = {name: jnp.asarray(target, jnp.int32) for name, target in TARGETS.items()}
+    views = rng.integers(0, 255, (4, 4, 32, 32, 1), np.uint8) * MISSING[:, :, None, None, None].astype(np.uint8)
+    return labels | {"views": views, "present": MISSING, "weight": jnp.ones(4), "case_id": jnp.arange(4)}
+
+
+def test_a_frozen_cnn_is_the_same_after_training_and_has_no_optimiser_state():
+    model, optimizer = tiny(freeze_cnn=True), make_optimizer(base_config().optimizer)
+    state, before = new_state(model, optimizer, TASK.meters), flatten(tree_of(model))
+    before = {path: np.asarray(value) for path, value in before.items()}
+    steps = Steps(model, TASK, optimizer, (0.5,) * 3, (0.25,) * 3, 0)
+    for k in range(2):
+        state, loss = steps.train(state, byte_batch(k), jnp.float32(0.1))
+    assert np.isfinite(loss)
+    after = flatten(state["params"]) | flatten(state["frozen"]) | flatten(state["stats"])
+    assert after.keys() == before.keys()
+    for path, value in after.items():
+        assert np.array_equal(value, before[path]) == path.startswith("backbones."), path
+    assert any(path.endswith(".mean") for path in after)  # norms are among what stayed
+    moments = {path for path, _ in flat_paths(state["opt"])}
+    assert not [path for path in moments if "backbones" in path] and [path for path in moments if "heads" in path]
+
+
+def flat_paths(tree):
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+@pytest.mark.parametrize("sharing", ["all", "projection"])
+def test_only_the_resnet_of_the_hybrid_is_frozen(sharing):
+    model = abstract("multiview_hybrid", freeze_cnn=True, sharing=sharing)
+    assert model.frozen == tuple(f"backbones.{i}.resnet" for i in range(len(model.backbones)))
+    frozen = sum(jaxmed.count(backbone.resnet) for backbone in model.backbones)
+    assert jaxmed.count(model, trainable=False) == frozen and jaxmed.count(model, trainable=True) > 0
+    norms = {path: module for path, module in nnx.iter_modules(model) if isinstance(module, jaxmed.nn.BatchNorm)}
+    for path, norm in norms.items():
+        assert isinstance(norm, FrozenBatchNorm) == is_under(".".join(map(str, path)), model.frozen), path
+    assert any(isinstance(norm, FrozenBatchNorm) for norm in norms.values())
+
+
+def test_without_a_cnn_there_is_nothing_to_freeze():
+    with pytest.raises(UserError, match="freeze_cnn=True: the encoder 'medmamba_tiny' has no CNN to freeze"):
+        abstract("multiview_vssm", freeze_cnn=True)
 
 
 @pytest.mark.parametrize("name", ["multiview_hybrid", "multiview_vssm"])

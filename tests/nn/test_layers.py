@@ -6,6 +6,7 @@ from flax import nnx
 
 from jaxmed.errors import UserError
 from jaxmed.nn import BatchNorm, Conv, DepthwiseConv, Linear, adaptive_avg_pool, avg_pool, dropout
+from jaxmed.nn.norm import statistics_of
 
 
 def normal(*shape):
@@ -41,6 +42,72 @@ def test_batch_norm_in_bfloat16_keeps_float32_statistics():
     y = norm(jnp.asarray(normal(64, 3) + 100, jnp.bfloat16), train=True)
     assert y.dtype == jnp.bfloat16 and norm.mean.get_value().dtype == jnp.float32
     assert float(jnp.abs(y.astype(jnp.float32)).max()) < 5
+
+
+def trained_norm(x, rows=None):
+    """(output, running mean, running variance) of one training call; statistics of `rows` if they are given."""
+    norm = BatchNorm(3)
+    with statistics_of(rows):
+        y = norm(jnp.asarray(x), train=True)
+    return y, norm.mean.get_value(), norm.var.get_value()
+
+
+ROWS = np.array([True, False, True, True, False])
+
+
+def test_statistics_of_some_rows_are_those_of_a_batch_of_these_rows():
+    x = 2 * normal(5, 4, 6, 3) + 1
+    x[~ROWS] = 50.0
+    y, mean, var = jax.jit(trained_norm)(x, ROWS)
+    alone, *running = trained_norm(x[ROWS])
+    np.testing.assert_allclose(y[ROWS], alone, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose((mean, var), running, rtol=1e-5)
+    here = x[ROWS].mean((0, 1, 2)), x[ROWS].std((0, 1, 2))
+    np.testing.assert_allclose(y[~ROWS], np.broadcast_to((50 - here[0]) / here[1], (2, 4, 6, 3)), rtol=1e-4)
+
+
+def test_rows_without_statistics_send_no_gradient_to_the_others():
+    x, wanted = jnp.asarray(normal(5, 4, 3)), jnp.asarray(normal(5, 4, 3)[::-1])
+
+    def seen(x):
+        return jnp.sum((trained_norm(x, jnp.asarray(ROWS))[0] * wanted)[ROWS])
+
+    grads = np.asarray(jax.grad(seen)(x))
+    assert not grads[~ROWS].any() and grads[ROWS].any((1, 2)).all()
+
+
+def test_statistics_are_of_all_rows_again_outside_the_context():
+    x = normal(5, 4, 3)
+    plain = trained_norm(x)
+    with pytest.raises(KeyError):
+        with statistics_of(jnp.asarray(ROWS)):
+            raise KeyError
+    for rows in (None, np.ones(5, bool)):
+        for a, b in zip(plain, trained_norm(x, rows), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(plain[1], trained_norm(x, jnp.asarray(ROWS))[1])
+
+
+def test_contexts_nest():
+    x = normal(5, 4, 3)
+    with statistics_of(jnp.asarray(ROWS)):
+        with statistics_of(None):
+            pass
+        norm = BatchNorm(3)
+        norm(jnp.asarray(x), train=True)
+    np.testing.assert_allclose(norm.mean.get_value(), 0.1 * x[ROWS].mean((0, 1)), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [[False, False, False], [False, True, False]])
+def test_rows_with_fewer_than_two_values_leave_the_running_statistics_to_serve(rows):
+    norm, x = BatchNorm(3), normal(3, 3)
+    norm.mean.set_value(jnp.array([1.0, 2.0, 3.0]))
+    norm.var.set_value(jnp.array([4.0, 1.0, 0.25]))
+    with statistics_of(jnp.array(rows)):
+        y = norm(jnp.asarray(x), train=True)
+    np.testing.assert_allclose(y, norm(jnp.asarray(x)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(norm.mean.get_value(), [1, 2, 3], rtol=1e-6)
+    np.testing.assert_allclose(norm.var.get_value(), [4, 1, 0.25], rtol=1e-6)
 
 
 def test_dropout_keeps_the_mean_and_is_the_identity_in_evaluation():

@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from jaxmed.errors import UserError
 from jaxmed.models import multiview as network
-from jaxmed.tasks import breast_rows, breast_task
+from jaxmed.tasks import breast_task
 from jaxmed.tasks.breast_rows import monitor
 from jaxmed.tasks.breast_task import BreastTask
 from jaxmed.tasks.multiview import MultiView, class_weights

@@ -1,9 +1,14 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from jaxmed.errors import UserError
 from jaxmed.train.plateau import Plateau
 
-TRACE = json.loads((Path(__file__).parents[1] / "golden/plateau_torch.json").read_text())
+GOLDEN = Path(__file__).parents[1] / "golden"
+TRACE = json.loads((GOLDEN / "plateau_torch.json").read_text())
+TRACE_MAX = json.loads((GOLDEN / "plateau_torch_max.json").read_text())
 
 
 def test_learning_rates_equal_a_stored_torch_trace():
@@ -26,3 +31,15 @@ def test_the_floor_is_never_crossed():
     for _ in range(200):
         plateau.update(1.0)
     assert plateau.lr == 1e-6 or 1e-6 <= plateau.lr < 2e-6
+
+
+def test_a_score_to_be_raised_follows_torchs_trace_with_its_relative_threshold():
+    scores, plateau = TRACE_MAX["value"], Plateau(1e-4, factor=0.5, patience=3, min_lr=1e-6, mode="max")
+    assert [plateau.update(score) for score in scores] == TRACE_MAX["lr"]
+    keen = Plateau(1e-4, mode="max", threshold=0.0)  # the trace has ties, and gains below the threshold
+    assert [keen.update(score) for score in scores] != TRACE_MAX["lr"]
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(UserError, match="config.plateau.mode='best' is neither 'min' nor 'max'"):
+        Plateau(1e-4, mode="best")
