@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxmed.data.cases import Source
 from jaxmed.evaluate.metrics import metric_values
+from jaxmed.tasks.routers import router_meters, router_values
 from jaxmed.tasks.soft_targets import soft_losses
 
 Outputs = Mapping[str, Array]
@@ -19,10 +20,14 @@ Outputs = Mapping[str, Array]
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """`experts` names the gate's columns (empty for a network without a gate)."""
+    """`experts` names the gate's columns (empty for a network without a gate).
+
+    routers: (part, layers, experts) of mixture-of-experts layers; their mean load and entropy are metered in training.
+    """
 
     classes: tuple[str, ...]
     experts: tuple[str, ...] = ()
+    routers: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -32,7 +37,8 @@ class Classification:
     @property
     def meters(self) -> tuple[str, ...]:
         """Names of the sums that `loss` returns."""
-        return ("loss", "accuracy", "count", *(f"gate_{name}" for name in self.experts))
+        gates = tuple(f"gate_{name}" for name in self.experts)
+        return ("loss", "accuracy", "count", *gates, *router_meters(self.routers))
 
     def losses(self, out: Outputs, batch: Outputs) -> Float[Array, " b"]:
         """Cross-entropy of each case, float32; cases without a label (-1) count 0. Mixed batches have soft `targets`.
@@ -47,14 +53,16 @@ class Classification:
         return jnp.where(batch["label"] >= 0, losses, 0.0)
 
     def loss(self, out: Outputs, batch: Outputs) -> tuple[Array, dict[str, Array]]:
-        """(mean loss over the batch, sums for the epoch's meters: loss, accuracy, gate_<expert>, and count)."""
+        """(mean loss over the batch plus the network's own `aux_loss`, sums for the epoch's meters; accuracy against the labels
+        as they are, also where a batch is mixed)."""
         case = self.per_case(out, batch)
         weight = batch["weight"]
         known = weight * (batch["label"] >= 0)
         count = jnp.sum(known)
         sums = {"loss": jnp.sum(case["loss"] * known), "accuracy": jnp.sum(case["correct"] * known), "count": count}
         sums |= {f"gate_{name}": jnp.sum(case[f"gate_{name}"] * known) for name in self.experts}
-        return sums["loss"] / jnp.maximum(count, 1.0), sums
+        sums |= {name: value * count for name, value in router_values(out, self.routers).items()}
+        return sums["loss"] / jnp.maximum(count, 1.0) + out.get("aux_loss", 0.0), sums
 
     def per_case(self, out: Outputs, batch: Outputs) -> dict[str, Array]:
         """Arrays [b]: loss, correct, prob_<class>, gate_<expert>; and features [b, d]."""

@@ -26,7 +26,8 @@ class Naming:
     and a path that no rule matches keeps its name. layouts: (pattern of our whole path, Layout), the first match wins.
     spellings: rewrites of older published keys into today's. ignore: patterns of published keys that hold no parameter.
     copies: for networks that list one shared parameter several times: published keys -> {further key: the key it repeats},
-    in the order in which torch loads them.
+    in the order in which torch loads them. stacked: pattern of our paths that hold one array per expert where the source has a
+    module for each; its two groups are what stands before and after the expert's number in the source.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -35,6 +36,7 @@ class Naming:
     ignore: tuple[str, ...] = (BATCH_COUNTER,)
     copies: Callable[[Iterable[str]], dict[str, str]] = lambda keys: {}
     leaves: Mapping[str, str] = field(default_factory=lambda: TORCH_LEAVES)
+    stacked: str = ""
 
     def key(self, path: str) -> str:
         """Our path -> published key."""
@@ -52,6 +54,16 @@ class Naming:
         for path in paths:
             if table.setdefault(key := self.key(path), path) != path:
                 raise AssertionError(f"the rules give {path} and {table[key]} the same key {key}")
+        return table
+
+    def parts(self, leaves: Mapping[str, Any]) -> dict[str, tuple[str, int | None]]:
+        """{path of each array that the source has: (our path, which part of that leaf, None = all of it)}."""
+        table: dict[str, tuple[str, int | None]] = {}
+        for path, leaf in leaves.items():
+            if self.stacked and (found := re.fullmatch(self.stacked, path)):
+                table |= {f"{found[1]}.{e}.{found[2]}": (path, e) for e in range(leaf.shape[0])}
+            else:
+                table[path] = (path, None)
         return table
 
     def spell(self, key: str) -> str:

@@ -52,9 +52,12 @@ def to_state_dict(model: nnx.Module, target: str = "timm") -> dict[str, np.ndarr
     """
     family, naming = _rules(model, target)
     leaves = flatten(tree_of(model))
+    parts = {
+        part: np.asarray(leaves[path] if index is None else leaves[path][index])
+        for part, (path, index) in naming.parts(leaves).items()
+    }
     table = {
-        key: np.array(naming.layout(path).to_torch(np.asarray(leaves[path])), order="C")
-        for key, path in naming.keys(leaves).items()
+        key: np.array(naming.layout(path).to_torch(parts[path]), order="C") for key, path in naming.keys(parts).items()
     }
     return table | {copy: table[key] for copy, key in naming.copies(table).items()}
 

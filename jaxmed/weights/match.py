@@ -16,7 +16,9 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Report:
-    """What `load_weights` did. mapped: our path -> published key; ignored: published keys; initialised: paths left alone."""
+    """What `load_weights` did. mapped: our path -> published key; ignored: published keys; initialised: paths left alone.
+
+    A leaf that stacks several published arrays (`Naming.stacked`) has one path per array."""
 
     mapped: dict[str, str]
     ignored: tuple[str, ...] = ()
@@ -33,8 +35,10 @@ class Report:
 
 @dataclass
 class Match:
-    """The outcome for one network. values: our path -> array in our layout; the rest is empty where everything fits."""
+    """The outcome for one network. values: our path -> array in our layout; parts: the same before the arrays of a stacked leaf
+    (`Naming.stacked`) were put together; the rest is empty where everything fits."""
 
+    parts: dict[str, np.ndarray] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
     mapped: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
@@ -52,7 +56,7 @@ class Match:
 
     def check_finite(self) -> None:
         """Notes the keys that hold NaN or infinite values (a training that blew up, or a damaged file)."""
-        self.broken = [self.mapped[path] for path, value in self.values.items() if not np.isfinite(value).all()]
+        self.broken = [self.mapped[path] for path, value in self.parts.items() if not np.isfinite(value).all()]
 
     def report(self) -> Report:
         """The public summary."""
@@ -67,6 +71,8 @@ def match(
     With `new_head` the last linear layer is left alone on both sides.
     """
     result = Match()
+    table = naming.parts(leaves)
+    whole, leaves = leaves, {part: _shape(leaves[path], index) for part, (path, index) in table.items()}
     head = (family.head,) if family and new_head else ()
     wanted = naming.keys(path for path in leaves if not is_under(path, head))
     result.initialised = [path for path in leaves if is_under(path, head)]
@@ -86,9 +92,29 @@ def match(
         elif wanted[key] in result.mapped:
             result.repeated.append(name)
         else:
-            _place(result, wanted[key], name, arrays[name], tuple(leaves[wanted[key]].shape), naming.layout(wanted[key]))
+            _place(result, wanted[key], name, arrays[name], leaves[wanted[key]], naming.layout(wanted[key]))
     result.missing = [path for path in wanted.values() if path not in result.mapped]
+    result.values = _together(result.parts, table, whole)
     return result
+
+
+def _shape(leaf: Any, index: int | None) -> Shape:
+    """The shape of a leaf, or of one part of it."""
+    return tuple(leaf.shape) if index is None else tuple(leaf.shape[1:])
+
+
+def _together(
+    values: Mapping[str, np.ndarray], table: Mapping[str, tuple[str, int | None]], leaves: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """The parts of each leaf stacked again; a leaf that lacks some is left out."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for part, value in values.items():
+        parts.setdefault(table[part][0], []).append((table[part][1], value))
+    return {
+        path: found[0][1] if found[0][0] is None else np.stack([value for _, value in sorted(found, key=lambda p: p[0])])
+        for path, found in parts.items()
+        if found[0][0] is None or len(found) == leaves[path].shape[0]
+    }
 
 
 def _absent_keys(leaves: Iterable[str], family: Family | None, naming: Naming, head: tuple[str, ...]) -> set[str]:
@@ -116,7 +142,7 @@ def _place(result: Match, path: str, name: str, array: np.ndarray, shape: Shape,
         wanted = layout.to_torch(np.empty(shape, np.int8)).shape
         result.wrong[name] = (array.shape, wanted)
     else:
-        result.values[path] = value
+        result.parts[path] = value
 
 
 def _summary(names: Iterable[str], most: int = 3) -> str:

@@ -5,10 +5,12 @@ from flax import nnx
 from jaxmed.errors import UserError
 from jaxmed.weights.families.convnext import CONVNEXT
 from jaxmed.weights.families.cswin import CSWIN
+from jaxmed.weights.families.decoder_interaction import DECODER_INTERACTION
 from jaxmed.weights.families.densenet import DENSENET
 from jaxmed.weights.families.efficientnet import EFFICIENTNET
 from jaxmed.weights.families.focalnet import FOCALNET
 from jaxmed.weights.families.hiera import HIERA
+from jaxmed.weights.families.hsqformer import HSQFORMER
 from jaxmed.weights.families.medmamba import MEDMAMBA
 from jaxmed.weights.families.mobilenetv2 import MOBILENETV2
 from jaxmed.weights.families.mpvit import MPVIT
@@ -21,6 +23,7 @@ from jaxmed.weights.family import Family
 
 FAMILIES: tuple[Family, ...] = (
     RESNET, DENSENET, VGG, EFFICIENTNET, MOBILENETV2, SWIN, VIT, CONVNEXT, CSWIN, MPVIT, PVT_V2, FOCALNET, HIERA, MEDMAMBA,
+    HSQFORMER, DECODER_INTERACTION,
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ CONVNEXT = Family(
     name="convnext",
     model="ConvNeXt",
     models=("convnext_*",),
-    top=("head.fc",),
+    top=("head.norm", "head.fc"),
     sign=r"stages\.0\.(blocks\.)?0\.(conv_dw|dwconv)\.(weight|kernel)",
     namings={
         "timm": Naming(),
