@@ -38,7 +38,6 @@ MODELS = ("hybrid", "vssm", "resnet18", "resnet50")
 PUBLISHED = {(1, 5): (96.86, 92.59, 99.67, 98.30), (1, 3, 5): (96.29, 88.58, 97.81, 77.90),
              (1, 2, 3, 4, 5): (96.07, 92.61, 92.49, 45.97)}  # fmt: skip
 COLUMNS = ("AUC", "F1 macro", "BI-RADS AUC", "BI-RADS F1 macro")
-OPTIONS = ("depths", "cut", "pre_merge", "drop_path")  # of the encoder; None: its own default
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

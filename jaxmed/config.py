@@ -66,6 +66,9 @@ def data_config() -> ConfigDict:
     data.conflict_threshold = 0.99
     data.drop_conflicts = True
     data.paper_protocol = False  # True: no validation split, the test cases choose the epoch too
+    data.test_sets = ""  # folder: name=DIR,name=DIR: sets that are tested, besides data.dir, which is then not tested
+    data.also_train = ()  # of these, sets that go into training after all
+    data.patient_pattern = ""  # folder: regular expression whose first group is the patient id in a file name
     data.num_cases = 480  # phantoms only
     data.phantom_size = 160
     data.phantom_seed = 0

@@ -29,12 +29,14 @@ class Source:
         notes: facts worth printing ("17 images have several masks: united").
         has_masks: whether `read` gives "mask".
         mask_origin: whose masks these are, for the report.
+        test_sets: names in `Case.split` of test sets that the source brings; its other cases are to be divided.
     """
 
     name: str = ""
     classes: tuple[str, ...] = ()
     has_masks: bool = False
     mask_origin: str = ""
+    test_sets: tuple[str, ...] = ()
 
     def __init__(self):
         self.cases: list[Case] = []

@@ -1,4 +1,4 @@
-"""Your own images: a CSV (`image,mask,label,patient_id,split`), or one folder per class."""
+"""Your own images: a CSV (`image,mask,label,patient_id,split`), or one folder per class, perhaps inside train/, val/, test/."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,7 +9,8 @@ import numpy as np
 from jaxmed.data import image_io
 from jaxmed.data.cases import Case, Source
 from jaxmed.data.folder_csv import read_csv
-from jaxmed.data.folder_rows import Problems, Row, order_classes
+from jaxmed.data.folder_rows import Problems, Row, order_classes, with_patients
+from jaxmed.data.folder_sets import as_test_set, check_patients_apart, parse_test_sets
 from jaxmed.data.folder_tree import read_tree
 from jaxmed.errors import UserError
 
@@ -18,10 +19,13 @@ class FolderSource(Source):
     """The cases of `data.dir`, a .csv file or a folder.
 
     `data.classes` fixes the classes and their order (the last one is positive); without it they are the labels found,
-    sorted, benign before malignant. With predict=True labels are optional and a plain folder of images will do.
+    sorted, benign before malignant. `data.patient_pattern` finds patient ids in file names
+    (`folder_rows.with_patients`), `data.test_sets` names further folders or CSVs that are tested (`folder_sets`). With
+    predict=True labels are optional and a plain folder of images will do.
 
     Raises:
-        UserError: see `folder_csv.read_csv` and `folder_tree.read_tree`; labels that `data.classes` does not name.
+        UserError: see `folder_csv.read_csv` and `folder_tree.read_tree`; labels that `data.classes` does not name; patients of
+            the training data in a test set.
     """
 
     name = "folder"
@@ -30,12 +34,17 @@ class FolderSource(Source):
         super().__init__()
         path = _find(data.get("dir"))
         classes = tuple(data.get("classes") or ())
-        if path.is_dir():
-            self._rows, self.notes = read_tree(path, classes, needs, predict)
-            self.mask_origin = f"files '<image>_mask*' or masks/ under {path.name}"
-        else:
-            self._rows = read_csv(path, needs, predict)
-            self.mask_origin = f"column 'mask' of {path.name}"
+        pattern = data.get("patient_pattern", "")
+        self._rows, self.notes, self.mask_origin = _read(path, classes, needs, predict, pattern)
+        sets = parse_test_sets(data.get("test_sets", ""))
+        self.test_sets = tuple(sets)
+        read = {name: _read(place, classes, needs, predict, pattern)[0] for name, place in sets.items()}
+        tested = [row for name, rows in read.items() for row in as_test_set(name, rows)]
+        check_patients_apart(self._rows, tested)
+        self._rows += tested
+        if pattern:
+            patients = len({row.patient_id for row in self._rows})
+            self.notes.append(f"patient ids from file names ({pattern}): {patients} patients")
         self.classes = classes or order_classes(row.label for row in self._rows if row.label)
         _check_labels(path, self._rows, self.classes, predict)
         self.cases = [self._case(row) for row in self._rows]
@@ -72,6 +81,18 @@ class FolderSource(Source):
         for path in (row.image, *(row.masks if self.has_masks else ())):
             digest.update(hashlib.sha256(image_io.read_file(path)).digest())
         return digest.hexdigest()
+
+
+def _read(
+    path: Path, classes: tuple[str, ...], needs: tuple[str, ...], predict: bool, pattern: str
+) -> tuple[list[Row], list[str], str]:
+    """(rows, notes, whose masks they have) of one folder or CSV."""
+    if path.is_dir():
+        rows, notes = read_tree(path, classes, needs, predict)
+        origin = f"files '<image>_mask*' or masks/ under {path.name}"
+    else:
+        rows, notes, origin = read_csv(path, needs, predict), [], f"column 'mask' of {path.name}"
+    return with_patients(path, rows, pattern) if pattern else rows, notes, origin
 
 
 def _find(path: str | Path | None) -> Path:

@@ -1,7 +1,8 @@
 """What a CSV file and a folder tree both become: rows, and one error that lists every bad one."""
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jaxmed.data.image_io import IMAGE_SUFFIXES
@@ -41,6 +42,32 @@ class Problems:
             lines += [self.hint] if self.hint else []
             count = f"{len(self.found)} problem{'s' if len(self.found) > 1 else ''}"
             raise UserError(f"{self.source}: {count}\n  " + "\n  ".join(lines))
+
+
+def with_patients(path: Path, rows: list[Row], pattern: str) -> list[Row]:
+    """The rows with patient ids from their file names: the first group of the regular expression `pattern`.
+
+    Searched in the name without its folder, "^([^_]+)_" is the name up to the first "_". Raises a UserError: a pattern
+    that is none or has no group, rows that have patient ids already, and all at once the names that it does not match.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"data.patient_pattern={pattern!r} is not a regular expression: {error}") from error
+    if not expression.groups:
+        raise UserError(f'data.patient_pattern={pattern!r} needs a group around the patient id, for example "^([^_]+)_"')
+    if any(row.patient_id for row in rows):
+        raise UserError(f"{path}: the column patient_id and data.patient_pattern={pattern!r} both name patients; keep one")
+    problems = Problems(path)
+    problems.hint = f"data.patient_pattern={pattern!r} must find the patient id in every file name: correct it, or the names"
+    found = []
+    for row in rows:
+        match = expression.search(row.image.name)
+        if not match or not match[1]:
+            problems.add(row.where, f"no patient id in the name {row.image.name!r}")
+        found.append(replace(row, patient_id=match[1] or "" if match else ""))
+    problems.raise_if_any()
+    return found
 
 
 def order_classes(names: Iterable[str]) -> tuple[str, ...]:

@@ -1,11 +1,13 @@
-"""Folders of images: one subfolder per class, or (for prediction) just pictures.
+"""Folders of images: one subfolder per class, the same inside train/, val/ and test/, or (for prediction) just pictures.
 
 Masks are files "<stem>_mask*" beside the image, or "<stem>" / "<stem>_mask*" in a folder `masks/` beside the image or,
 in a class tree, in `masks/<class>/` at the top.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
+from jaxmed.data.folder_csv import SPLITS
 from jaxmed.data.folder_rows import Problems, Row, is_image
 from jaxmed.data.sources import missing_mask_message
 from jaxmed.errors import UserError
@@ -16,16 +18,18 @@ MASKS = "masks"
 def read_tree(
     root: Path, classes: tuple[str, ...], needs: tuple[str, ...], predict: bool
 ) -> tuple[list[Row], list[str]]:
-    """The rows of the tree and notes about folders left out.
+    """The rows of the tree and notes about folders left out; with a folder `train` of class folders, the split is theirs.
 
     Args:
         classes: the class folders to use; empty means all subfolders.
 
     Raises:
-        UserError: no images; class folders that are missing; and, all at once, images without a mask where `needs` has
+        UserError: no images; class or split folders that are missing; and, all at once, images without a mask where `needs` has
             "mask" and masks without an image.
     """
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name != MASKS and path.name[0] != ".")
+    if has_split_folders(root):
+        return _read_splits(root, classes, needs, predict)
+    folders = subfolders(root)
     flat = any(is_image(path) for path in root.iterdir())
     if flat and not predict:
         raise UserError(f"{root}: images outside a class folder; give one folder per class, or a CSV with labels")
@@ -42,6 +46,36 @@ def read_tree(
             problems.add(row.where, "no mask")
             problems.hint = missing_mask_message("Masks are missing")
     problems.raise_if_any()
+    return rows, notes
+
+
+def subfolders(root: Path) -> list[Path]:
+    """Folders inside, sorted, without masks/ and hidden ones."""
+    return sorted(path for path in root.iterdir() if path.is_dir() and path.name != MASKS and path.name[0] != ".")
+
+
+def has_split_folders(root: Path) -> bool:
+    """Whether there is a folder `train` that holds folders and no images (a class may be called train, too)."""
+    train = root / "train"
+    return train.is_dir() and bool(subfolders(train)) and not any(is_image(path) for path in train.iterdir())
+
+
+def _read_splits(
+    root: Path, classes: tuple[str, ...], needs: tuple[str, ...], predict: bool
+) -> tuple[list[Row], list[str]]:
+    missing = [name for name in SPLITS if not (root / name).is_dir()]
+    if missing and not predict:
+        fix = f"give data.dir={str(root / 'train')!r} to have it divided by patient, or add the folder"
+        raise UserError(f"{root}: has split folders, but no {' and no '.join(missing)}; {fix}")
+    rows, notes = [], []
+    for name in SPLITS:
+        if name not in missing:
+            found, about = read_tree(root / name, classes, needs, predict)
+            there = (replace(row, where=f"{name}/{row.where}", case_id=f"{name}/{row.case_id}", split=name) for row in found)
+            rows += there
+            notes += [f"{name}: {note}" for note in about]
+    if others := [folder.name for folder in subfolders(root) if folder.name not in SPLITS]:
+        notes.append(f"folders beside {', '.join(SPLITS)} that were not read: {', '.join(others)}")
     return rows, notes
 
 

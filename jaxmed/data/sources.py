@@ -18,6 +18,7 @@ _SOURCES = {
     "busi_whu": ("jaxmed.data.busi_whu", "BusiWhuSource"),
     "folder": ("jaxmed.data.folder", "FolderSource"),
     "phantom": ("jaxmed.data.phantom", "PhantomSource"),
+    "phantom_liver": ("jaxmed.data.phantom_liver", "PhantomLiverSource"),
 }
 
 _STUDY_SOURCES = {

@@ -19,26 +19,39 @@ DROPPED = "dropped"
 GROUPED = "grouped"
 LEAKY = "leaky, for comparison"
 FROM_FILE = "read from a file"
-PAPER = "paper's protocol: selected and tested on the same cases"
+PAPER = ", paper's protocol: selected and tested on the same cases"  # appended to the kind
 
 
 @dataclass
 class Split:
-    """One row (keys `COLUMNS`) per case of the source, in its order; what to tell the reader; how it was made."""
+    """One row (keys `COLUMNS`) per case of the source, in its order; what to tell the reader; how it was made.
+
+    `test_sets` are the splits that are tested: "test", or sets of their own that the source brings (other hospitals).
+    """
 
     rows: list[dict]
     notes: list[str] = field(default_factory=list)
     kind: str = GROUPED
+    test_sets: tuple[str, ...] = ("test",)
 
     def indices(self, split: str) -> np.ndarray:
-        """Rows of source.cases in one split ("train", "val", "test" or "dropped"), in order; PAPER: val is the test split."""
-        split = "test" if self.selects_on_test and split == "val" else split
-        return np.flatnonzero([row["split"] == split for row in self.rows])
+        """Rows of source.cases in one split ("train", "val", a test set or "dropped"), in order.
+
+        In the paper's protocol "val" and the first test set are the same cases: both of them.
+        """
+        shared = {"val", self.test_sets[0]} if self.selects_on_test else set()
+        wanted = shared if split in shared else {split}
+        return np.flatnonzero([row["split"] in wanted for row in self.rows])
 
     @property
     def selects_on_test(self) -> bool:
-        """Whether the test cases also choose the epoch."""
-        return self.kind == PAPER
+        """Whether the cases of the first test set also choose the epoch."""
+        return self.kind.endswith(PAPER)
+
+    @property
+    def reported(self) -> tuple[str, ...]:
+        """The splits that predictions are kept of, the headline first."""
+        return self.test_sets if self.selects_on_test else (*self.test_sets, "val")
 
     def groups(self) -> np.ndarray:
         """Group id (str) of every case: the unit of resampling for intervals."""
@@ -52,15 +65,14 @@ def label_name(source: Source, label: int) -> str:
 
 def check_split(split: Split, classes: Sequence[str]) -> None:
     """Raises UserError: an unknown split name, a patient or group in two splits, a split without cases of a class."""
+    known = ("train", "val", *split.test_sets, DROPPED)
     for row in split.rows:
-        if row["split"] not in (*SPLITS, DROPPED):
-            raise UserError(
-                f"case {row['case_id']}: split {row['split']!r} is unknown; use {', '.join(SPLITS)} or {DROPPED}"
-            )
+        if row["split"] not in known:
+            raise UserError(f"case {row['case_id']}: split {row['split']!r} is unknown; choose one of {', '.join(known)}")
     together = "give all its cases the same split"
     _check_shared(split, "patient_id", "patient", together)
     _check_shared(split, "group", "duplicate group", f"{together}, or accept the leak: data.group_duplicates=False")
-    for name in SPLITS:
+    for name in SPLITS if split.test_sets == ("test",) else ("train", "val"):
         counts = Counter(split.rows[i]["label"] for i in split.indices(name))
         for label in classes:
             if not counts[label]:
@@ -92,7 +104,8 @@ def write_split(path: Path | str, split: Split) -> None:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(split.rows)
-    path.with_suffix(".json").write_text(json.dumps({"kind": split.kind, "notes": split.notes}, indent=1))
+    about = {"kind": split.kind, "test_sets": split.test_sets, "notes": split.notes}
+    path.with_suffix(".json").write_text(json.dumps(about, indent=1))
 
 
 def read_split(path: Path | str, source: Source) -> Split:
@@ -110,8 +123,7 @@ def read_split(path: Path | str, source: Source) -> Split:
     for case, row in zip(source.cases, rows, strict=True):
         if row["label"] != (label := label_name(source, case.label)):
             raise UserError(f"{path}: case {case.case_id} is {row['label']!r} there and {label!r} in the data")
-    kind, notes = _about(path)
-    split = Split([_typed(row) for row in rows], notes, kind)
+    split = Split([_typed(row) for row in rows], **_about(path))
     check_split(split, source.classes)
     return split
 
@@ -144,13 +156,14 @@ def _check_same_cases(path: Path, known: set[str], found: set[str]) -> None:
         raise UserError(f"{path}: case {extra[0]!r} is not in the data ({len(extra)} such); {fix}")
 
 
-def _about(path: Path) -> tuple[str, list[str]]:
+def _about(path: Path) -> dict:
+    """What `splits.json` says besides the rows."""
     about = path.with_suffix(".json")
     if not about.exists():
-        return FROM_FILE, [f"the split was read from {path.name}"]
+        return {"kind": FROM_FILE, "notes": [f"the split was read from {path.name}"]}
     try:
         found = json.loads(about.read_text())
-        return found["kind"], found["notes"]
+        return {"kind": found["kind"], "notes": found["notes"], "test_sets": tuple(found.get("test_sets", ("test",)))}
     except (ValueError, KeyError) as error:
         raise UserError(f"{about}: damaged ({error}); delete it to read the split without its notes") from error
 

@@ -51,6 +51,7 @@ OPTIONS = {
     "test_fraction": 0.15,
     "val_fraction": 0.1765,
     "paper_protocol": False,
+    "also_train": (),
 }
 
 
@@ -71,8 +72,11 @@ def make_split(
         data: the config's `data` block; of it the keys of `OPTIONS`. `group_duplicates=False` gives the image-level
             split of published results: nothing is left out, patients are still kept together where the source names
             them, and the kind is "leaky, for comparison". `paper_protocol=True` makes no validation split: the test
-            cases choose the epoch too, as in papers that have no other.
-        fold, num_folds: hold out fold `fold` of `num_folds` as the test split.
+            cases choose the epoch too, as in papers that have no other. A source with test sets of its own
+            (`source.test_sets`) is divided into training and validation only; there `paper_protocol` joins validation
+            and the first test set, and sets named in `also_train` go into training.
+        fold, num_folds: hold out fold `fold` of `num_folds`, as the test split, or as the validation split where the
+            source has test sets.
         skipped: cases that could not be read (`Cache.skipped`): left out.
 
     Raises:
@@ -83,22 +87,27 @@ def make_split(
     labels = np.array([case.label for case in source.cases])
     pairs, conflicts = _find_duplicates(thumbnails, labels, options)
     groups = case_groups(source, pairs)
+    sets = tuple(name for name in source.test_sets if name not in options["also_train"])
     given = _given_splits(source, num_folds)
     drop = [] if given is not None or not options["drop_conflicts"] else _members(conflicts)
     names = np.full(len(labels), "train", object) if given is None else given
+    external = np.array([case.split in sets for case in source.cases])
+    names[external] = [case.split for case in source.cases if case.split in sets]
     names[[*drop, *(skipped or {})]] = DROPPED
     folds = np.full(len(labels), "", object)
     if given is None:
-        _divide(names, folds, labels, groups, source.classes, options, seed, fold, num_folds)
+        fixed = external | np.array([case.split in options["also_train"] for case in source.cases])
+        _divide(names, folds, fixed, labels, groups, source.classes, options, seed, fold, num_folds)
     rows = _rows(source, groups, names, folds)
     notes = ["the split is the source's own column, used as it is"] if given is not None else []
+    notes += _set_notes(source, options)
     notes += _patient_notes(source)
     copies = ["copies of pictures were not looked for"]
     notes += copies if thumbnails is None else _duplicate_notes(groups, pairs, labels, options)
     notes += _conflict_notes(source, conflicts, options, bool(drop)) + _skip_notes(source, skipped or {})
     notes += _count_notes(rows, source.classes)
     kind = GROUPED if options["group_duplicates"] else LEAKY
-    split = Split(rows, notes, PAPER if options["paper_protocol"] else kind)
+    split = Split(rows, notes, kind + PAPER * options["paper_protocol"], sets or ("test",))
     check_split(split, source.classes)
     return split
 
@@ -153,7 +162,7 @@ def _find_duplicates(thumbnails: np.ndarray | None, labels: np.ndarray, options:
 
 def _given_splits(source: Source, num_folds: int | None) -> np.ndarray | None:
     """The source's own split column, or None if it has none."""
-    given = [case.split for case in source.cases]
+    given = ["" if case.split in source.test_sets else case.split for case in source.cases]
     if not any(given):
         return None
     if num_folds:
@@ -164,9 +173,9 @@ def _given_splits(source: Source, num_folds: int | None) -> np.ndarray | None:
     return np.array(given, object)
 
 
-def _divide(names, folds, labels, groups, classes, options, seed, fold, num_folds) -> None:
-    """Fills `names` and `folds` of the cases that are not dropped, in place."""
-    kept = np.flatnonzero(names != DROPPED)
+def _divide(names, folds, fixed, labels, groups, classes, options, seed, fold, num_folds) -> None:
+    """Fills `names` and `folds` of the cases that are neither dropped nor fixed, in place."""
+    kept = np.flatnonzero((names != DROPPED) & ~fixed)
     _check_class_sizes(labels[kept], groups[kept], classes, num_folds)
     if num_folds:
         if fold is None or not 0 <= fold < num_folds:
@@ -175,8 +184,8 @@ def _divide(names, folds, labels, groups, classes, options, seed, fold, num_fold
         rest, test = kept[folds[kept] != fold], kept[folds[kept] == fold]
     else:
         rest, test = take_fraction(kept, labels, groups, options["test_fraction"], seed, step=0)
-    names[test] = "test"
-    if not options["paper_protocol"]:
+    names[test] = "val" if fixed.any() else "test"
+    if not fixed.any() and not options["paper_protocol"]:
         names[take_fraction(rest, labels, groups, options["val_fraction"], seed, step=1)[1]] = "val"
 
 
@@ -211,6 +220,18 @@ def _rows(source: Source, groups: np.ndarray, names: np.ndarray, folds: np.ndarr
 
 
 # --- what to tell the reader
+
+
+def _set_notes(source: Source, options: Mapping) -> list[str]:
+    """What becomes of test sets that the source brings."""
+    notes = []
+    if sets := [name for name in source.test_sets if name not in options["also_train"]]:
+        notes.append(f"test sets of their own, untouched by training: {', '.join(sets)}")
+        if options["paper_protocol"]:
+            notes[-1] += f"; but {sets[0]!r} is joined with the validation split, chooses the epoch and is reported with it"
+    if options["also_train"]:
+        notes.append(f"in the training split besides: {', '.join(options['also_train'])}")
+    return notes
 
 
 def _patient_notes(source: Source) -> list[str]:
@@ -252,9 +273,9 @@ def _skip_notes(source: Source, skipped: Mapping[int, str]) -> list[str]:
 
 def _count_notes(rows: Sequence[Mapping], classes: Sequence[str]) -> list[str]:
     notes = []
-    for name in (*SPLITS, DROPPED):
+    for name in dict.fromkeys([*SPLITS, *(row["split"] for row in rows)]):
         counts = Counter(row["label"] for row in rows if row["split"] == name)
-        if counts or name != DROPPED:
+        if counts:
             per_class = ", ".join(f"{label} {counts[label]}" for label in classes)
             notes.append(f"{name}: {counts.total()} cases ({per_class})")
     return notes

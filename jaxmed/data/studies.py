@@ -60,6 +60,7 @@ class StudySource:
 
     name: str = ""
     classes = LABELS
+    test_sets: tuple[str, ...] = ()
     birads_classes: tuple[int, ...] = BIRADS
 
     def __init__(

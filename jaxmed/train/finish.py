@@ -37,7 +37,7 @@ def finish(run: Run, *, fold: int = 0, repeat: int = 0) -> dict[str, Any]:
     """Tests the best epoch and writes predictions.csv, features.npz, metrics.json, run.json and report.html."""
     progress = load_best(run)
     rows = []
-    for split in ("test",) if run.data.split.selects_on_test else ("val", "test"):
+    for split in run.data.split.reported:
         cases = evaluate(run, split)
         rows += prediction_rows(run, cases, split, fold, repeat)
     if not parallel.is_main():

@@ -62,7 +62,8 @@ class Images:
     def task(self, model: nnx.Module, source: Source | None = None, rows: np.ndarray | None = None) -> Classification:
         """A network's gate, if it has one, weighs one expert per input."""
         experts = tuple(model.input_names) if len(model.input_names) > 1 else ()
-        return Classification(tuple(source.classes if source else self.config.data.classes), experts)
+        classes = tuple(source.classes if source else self.config.data.classes)
+        return Classification(classes, experts, tuple(getattr(model, "routers", ())))
 
     def example(self, model: nnx.Module, size: int) -> dict[str, Any]:
         side = self.config.data.size

@@ -65,7 +65,7 @@ def predict(config: ConfigDict, workdir: Path, source: str | None, output: str |
     if not source:
         raise UserError("--mode=predict needs --input: a folder of images, or a CSV that names them")
     trained = stored_config(workdir)
-    trained.data.source, trained.data.dir = kind_of(trained).predict_source, source
+    trained.data.update(source=kind_of(trained).predict_source, dir=source, test_sets="", patient_pattern="")
     data = prepare_data(trained, None, predict=True)
     run = prepare(trained, workdir, data, quiet=True)
     load_best(run)

@@ -187,7 +187,8 @@ def _split(
     if path and not there and parallel.is_main():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_split(path, split)
-    log(f"split ({split.kind}): " + ", ".join(f"{name} {len(split.indices(name))}" for name in ("train", "val", "test")))
+    parts = ("train", "val", *split.test_sets)
+    log(f"split ({split.kind}): " + ", ".join(f"{name} {len(split.indices(name))}" for name in parts))
     for note in split.notes:
         log(f"  {note}")
     return split

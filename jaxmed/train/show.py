@@ -50,7 +50,7 @@ def _parameter_table(model: nnx.Module) -> str:
     parts: dict[str, int] = {}
     for path, size in flat.items():
         words = path.split(".")
-        name = ".".join(words[:2]) if words[1].isdigit() else words[0]
+        name = ".".join(words[:2]) if words[1:] and words[1].isdigit() else words[0]
         parts[name] = parts.get(name, 0) + size
     lines = [f"  {name:<28} {size:>14,}" for name, size in parts.items()]
     frozen = count(model) - count(model, trainable=True)

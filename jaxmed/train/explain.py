@@ -1,0 +1,180 @@
+"""`--mode=explain`: heat maps of chosen cases of a trained run."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxmed import parallel
+from jaxmed.errors import UserError
+from jaxmed.explain.choose import asked, choose
+from jaxmed.explain.grad_cam import relative
+from jaxmed.explain.layers import Look
+from jaxmed.explain.overlay import ATTENTION, GRAD_CAM, Explained, HeatMap
+from jaxmed.explain.page import write_page
+from jaxmed.train.explain_cases import BreastCases, ImageCases, cases_of, indices_of
+from jaxmed.train.explain_step import Explainer
+from jaxmed.train.finish import load_best, prediction_rows
+from jaxmed.train.kinds import kind_of
+from jaxmed.train.loop import evaluate
+from jaxmed.train.modes import stored_config
+from jaxmed.train.setup import Run, log, prepare, prepare_data
+
+Host = Mapping[str, np.ndarray]
+NOTES = (
+    "First the picture as the network gets it, then the same under its heat map. Grad-CAM (Selvaraju et al. 2017) shows which "
+    "cells of a late map raised the logit of the class named above the map; every map is scaled to its own maximum, so maps do "
+    "not tell how strong the evidence is, and an empty map means that nothing in it speaks for that class.",
+    "The maps are as coarse as the layer they come from (the number of cells is given) and smoothed for display. They show "
+    "what a decision rests on, not where a lesion ends, and they are no check of the decision.",
+)  # fmt: skip
+
+
+def explain(
+    config: ConfigDict, workdir: Path, split: str = "test", *, source: str | None = None, cases: str | None = None,
+    count: int = 8, layer: str | None = None, target: str | None = None, output: str | None = None,
+) -> Path:
+    """Writes <case>.png, cases.csv and index.html; returns the path of index.html.
+
+    Args:
+        split: train, val, test, or all: every case of `config.data`.
+        source: a folder or CSV instead, as --mode=predict reads it.
+        cases: ids, separated by commas, of any split; without them `count` cases, see `jaxmed.explain.choose.choose`.
+        layer: where to look; without it the last map of each encoder.
+        target: the class to explain; without it the predicted one (four views: the last class).
+
+    Raises:
+        UserError: no trained run, unknown cases, layer or class.
+    """
+    if count < 1:
+        raise UserError(f"--count={count} must be 1 or more")
+    run = _trained_run(config, workdir, split, source)
+    kind = cases_of(run)
+    classes = [answer.index(target, kind.default_class) for answer in kind.answers]
+    explainer = Explainer(run, kind.answers, classes, layer)
+    chosen = _chosen(run, kind, "predict" if source else split, cases, count)
+    for look in explainer.looks:
+        at = look.candidates[-1]
+        log(f"looking at {look.encoder or run.config.model.name}: {at.name}, {at.grid[0]} x {at.grid[1]} cells")
+    found = list(_explained(run, kind, explainer, chosen))
+    folder = Path(output) if output else Path(workdir) / "explain"
+    if not parallel.is_main():
+        return folder / "index.html"
+    about = {"title": run.config.name, "subtitle": f"{run.config.model.name} · data: {run.source.name}", "notes": NOTES}
+    page = write_page(folder, found, about, log)
+    log(f"{len(found)} cases: {page}")
+    return page
+
+
+def _trained_run(config: ConfigDict, workdir: Path, split: str, source: str | None) -> Run:
+    """The workdir's best epoch, with the data to look at."""
+    trained = stored_config(workdir)
+    if source:
+        trained.data.source, trained.data.dir = kind_of(trained).predict_source, source
+        data = prepare_data(trained, None, predict=True)
+    elif split == "all":
+        kept = {key: trained.data[key] for key in kind_of(trained).fixed}
+        trained.data = ConfigDict(config.data.to_dict() | kept)
+        data = prepare_data(trained, workdir, divide=False)
+    else:
+        data = prepare_data(trained, workdir)
+    run = prepare(trained, workdir, data, quiet=True)
+    load_best(run)
+    return run
+
+
+def _chosen(run: Run, kind: ImageCases | BreastCases, split: str, cases: str | None, count: int) -> dict[str, str]:
+    """{case or study: why it is looked at}."""
+    if cases:
+        return asked([name.strip() for name in cases.split(",") if name.strip()], kind.known())
+    log(f"choosing {count} cases of {split!r} by their predictions")
+    rows = prediction_rows(run, evaluate(run, "all" if split == "predict" else split), split)
+    return choose(rows, run.task.classes, kind.unit, count)
+
+
+def _explained(
+    run: Run, kind: ImageCases | BreastCases, explainer: Explainer, chosen: Mapping[str, str]
+) -> Iterator[Explained]:
+    units, indices = list(chosen), indices_of(run, list(chosen))
+    size = min(run.config.batch_size, -(-len(units) // run.mesh.size) * run.mesh.size)
+    rows = zip(units, indices, strict=True)
+    with run.pipeline.evaluate(indices, size) as batches:
+        for batch in batches:
+            host, batch = explainer(batch), parallel.to_host(parallel.put_batch(batch, run.mesh))
+            looks = [(look, _candidate(look, host)) for look in explainer.looks]
+            for k in np.flatnonzero(batch["weight"] > 0):
+                unit, index = next(rows)
+                case = jax.tree.map(lambda x, k=k: x[k], host)
+                yield _case(kind, (unit, index, chosen[unit]), {key: x[k] for key, x in batch.items()}, case, explainer, looks)
+
+
+def _candidate(look: Look, host: Mapping) -> str:
+    """The last candidate that any heat reaches."""
+    names = [layer.name for layer in look.candidates]
+    return next((name for name in reversed(names) if host["heat"][name].any()), names[-1])
+
+
+def _case(
+    kind: ImageCases | BreastCases, who: tuple[str, int, str], element: Host, case: Mapping, explainer: Explainer, looks: list
+) -> Explained:
+    unit, index, why = who
+    pictures = kind.pictures(element)
+    classes = [
+        int(np.argmax(p)) if k < 0 else k for p, k in zip(case["probabilities"], explainer.classes, strict=True)
+    ]
+    maps = []
+    for number, (look, layer) in enumerate(looks):
+        for m in range(case["heat"][layer].shape[1]):
+            name, picture, answer = kind.place(number, len(looks), look.encoder, m)
+            asked_of = kind.answers[answer]
+            heat, peak = (np.asarray(x) for x in relative(case["heat"][layer][answer, m]))
+            explains = f"{asked_of.name} {asked_of.classes[classes[answer]]}".strip()
+            maps.append(HeatMap(name, picture, heat, float(peak), layer, GRAD_CAM, explains, _gate(case, pictures, picture)))
+    maps = sorted(maps, key=lambda heat: list(pictures).index(heat.picture))
+    maps += [_attention(weights, next(iter(pictures))) for weights in case["attention"]]
+    headings, facts = _words(kind, index, case["probabilities"])
+    facts |= {"split": _split_of(kind.run, index)} | _stages(case, pictures)
+    return Explained(unit, pictures, tuple(maps), headings, why, kind.mask(index), facts)
+
+
+def _attention(weights: np.ndarray, picture: str) -> HeatMap:
+    """From its smallest to its largest value: attention has no zero."""
+    low, peak = float(weights.min()), float(weights.max())
+    heat = (weights - low) / (peak - low) if peak > low else np.zeros_like(weights)
+    layer = f"queries on {weights.shape[0]} x {weights.shape[1]} tokens"
+    return HeatMap("queries", picture, heat, peak / float(weights.mean()), layer, ATTENTION)
+
+
+def _gate(case: Mapping, pictures: Host, picture: str) -> float | None:
+    """A gate weighs the network's pictures."""
+    gate = case.get("gate")
+    return float(gate[list(pictures).index(picture)]) if gate is not None and len(gate) == len(pictures) > 1 else None
+
+
+def _stages(case: Mapping, pictures: Host) -> dict[str, str]:
+    """Attention over the stages of each encoder, for the table."""
+    stages = case.get("stage_attention", ())
+    return {f"stages_{name}": " ".join(f"{x:.3f}" for x in row) for name, row in zip(pictures, stages, strict=False)}
+
+
+def _words(kind: ImageCases | BreastCases, index: int, probabilities: np.ndarray) -> tuple[tuple[str, ...], dict[str, object]]:
+    """(headings, columns of cases.csv): truth, predicted class and its probability."""
+    headings, facts = [], {}
+    for answer, truth, probs in zip(kind.answers, kind.truth(index), probabilities, strict=True):
+        said, prefix = int(np.argmax(probs)), f"{answer.name}_" if answer.name else ""
+        true = answer.classes[truth] if truth >= 0 else ""
+        whose = f"{answer.name}: " if answer.name else ""
+        headings.append(f"{whose}truth {true or 'not known'}, network says {answer.classes[said]} ({probs[said]:.1%})")
+        facts |= {f"{prefix}target": true, f"{prefix}predicted": answer.classes[said],
+                  f"{prefix}probability": round(float(probs[said]), 6)}  # fmt: skip
+    return tuple(headings), facts
+
+
+def _split_of(run: Run, index: int) -> str:
+    if run.data.split is None:
+        return ""
+    return next((name for name in ("train", "val", "test") if index in run.data.split.indices(name)), "")
+
+

@@ -1,0 +1,82 @@
+"""The jitted function of --mode=explain: heat maps of a batch."""
+
+import inspect
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from jaxmed.errors import UserError
+from jaxmed.explain.attention import query_maps
+from jaxmed.explain.grad_cam import class_scores, grad_cam
+from jaxmed.explain.intercept import catching
+from jaxmed.explain.layers import Look, looks, maps_of
+from jaxmed.parallel import put_batch, to_host
+from jaxmed.train.explain_cases import Answer
+from jaxmed.train.setup import Run
+from jaxmed.train.state import State, evaluated, merge_model
+
+BESIDE = ("gate", "stage_attention")  # outputs that are shown as numbers
+
+
+class Explainer:
+    """Compiled for one network. `looks` are the layers that are looked at: `layer`, or the last map of each encoder.
+
+    A batch on the host -> arrays on the host, padding included: heat, {name of every candidate layer: [b, answers, maps per
+    case, h, w]}; attention, a list of [b, h, w]; probabilities [b, answers, k]; gate, stage_attention where there are some.
+    """
+
+    def __init__(self, run: Run, answers: tuple[Answer, ...], classes: list[int], layer: str | None = None):
+        self.run, self.steps, self.answers, self.classes = run, run.steps, answers, classes
+        self.state = evaluated(run.state)
+        self.looks: list[Look] = []
+        example = run.kind.example(nnx.merge(self.steps.graph, self.steps.template), 2)  # see `layers` for the 2
+        jax.eval_shape(lambda state, batch: self._find(state, batch, layer), self.state, example)
+        self.explain = jax.jit(self._explain)
+
+    def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return to_host(self.explain(self.state, put_batch(batch, self.run.mesh)))
+
+    def _call(self, state: State, batch: Mapping[str, Array]) -> tuple[nnx.Module, list[Array], dict]:
+        """The network, its inputs, and what else its call takes."""
+        model = merge_model(self.steps.graph, self.steps.template, state)
+        options = dict(train=False, aux=True, rngs=nnx.Rngs(noise=self.steps.dropout_seed))
+        options |= {name: batch[name] for name in self.steps.side_inputs}
+        if "attention" in inspect.signature(type(model).__call__).parameters:
+            options["attention"] = True
+        return model, self.steps.inputs(batch), options
+
+    def _find(self, state: State, batch: Mapping[str, Array], layer: str | None) -> None:
+        model, inputs, options = self._call(state, batch)
+        with catching(model) as seen:
+            out = model(*inputs, **options)
+        missing = [answer.output for answer in self.answers if answer.output not in out]
+        if missing:
+            raise UserError(f"config.model.name={self.run.config.model.name!r} gives no {', '.join(missing)} to explain")
+        self.looks = looks(model, maps_of(seen, inputs[0].shape), layer)
+
+    def _explain(self, state: State, batch: Mapping[str, Array]) -> dict:
+        model, inputs, options = self._call(state, batch)
+        layers = [layer for look in self.looks for layer in look.candidates]
+        out, heat = grad_cam(model, inputs, layers, self._scores, **options)
+        found = {name: out[name].astype(jnp.float32) for name in BESIDE if name in out}
+        found["heat"] = {layer.name: _by_case(heat[layer.name], layer.maps) for layer in layers}
+        found["attention"] = query_maps(out.get("query_attention", ()), inputs[0].shape[-3:-1])
+        logits = jnp.stack([out[answer.output].astype(jnp.float32) for answer in self.answers], 1)
+        return found | {"probabilities": jax.nn.softmax(logits)}
+
+    def _scores(self, out: Mapping[str, Array]) -> Array:
+        """The logits that are explained, [answers, b]."""
+        return jnp.stack([
+            class_scores(out[answer.output], jnp.full(len(out[answer.output]), index))
+            for answer, index in zip(self.answers, self.classes, strict=True)
+        ])
+
+
+def _by_case(heat: Array, maps: int) -> Array:
+    """[answers, b * maps, h, w] -> [b, answers, maps, h, w]."""
+    answers, _, height, width = heat.shape
+    return jnp.moveaxis(heat.reshape(answers, -1, maps, height, width), 0, 1)
