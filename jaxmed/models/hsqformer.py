@@ -117,8 +117,8 @@ class HSQformer(nnx.Module):
         """(part, layers, experts) of the mixture layers, as `router_load` is laid out."""
         blocks = [block for stage in self.q_cross_stage.values() for block in stage]
         parts = {"projector": list(self.sc_att_mlp.values()), "query": blocks}
-        counts = {part: [layer.moe.num_experts for layer in layers if isinstance(layer.moe, MoE)] for part, layers in parts.items()}
-        return tuple((part, len(experts), experts[0]) for part, experts in counts.items() if experts)
+        mixtures = {part: [layer.moe for layer in layers if isinstance(layer.moe, MoE)] for part, layers in parts.items()}
+        return tuple((part, len(found), found[0].num_experts) for part, found in mixtures.items() if found)
 
     def tokens(
         self, image: Float[Array, "b h w c"], train: bool = False, rngs: nnx.Rngs | None = None

@@ -13,7 +13,7 @@ from jaxmed.errors import UserError
 from jaxmed.explain.attention import query_maps
 from jaxmed.explain.grad_cam import class_scores, grad_cam
 from jaxmed.explain.intercept import catching
-from jaxmed.explain.layers import Look, looks, maps_of
+from jaxmed.explain.layers import Layer, Look, looks, maps_of
 from jaxmed.parallel import put_batch, to_host
 from jaxmed.train.explain_cases import Answer
 from jaxmed.train.setup import Run
@@ -23,7 +23,8 @@ BESIDE = ("gate", "stage_attention")  # outputs that are shown as numbers
 
 
 class Explainer:
-    """Compiled for one network. `looks` are the layers that are looked at: `layer`, or the last map of each encoder.
+    """Compiled for one network. `looks` are the layers that are looked at: `layer`, or the last map of each encoder. From the
+    first batch on `reached` has each look with the one layer that counts.
 
     A batch on the host -> arrays on the host, padding included: heat, {name of every candidate layer: [b, answers, maps per
     case, h, w]}; attention, a list of [b, h, w]; probabilities [b, answers, k]; gate, stage_attention where there are some.
@@ -33,12 +34,15 @@ class Explainer:
         self.run, self.steps, self.answers, self.classes = run, run.steps, answers, classes
         self.state = evaluated(run.state)
         self.looks: list[Look] = []
+        self.reached: list[tuple[Look, Layer]] = []
         example = run.kind.example(nnx.merge(self.steps.graph, self.steps.template), 2)  # see `layers` for the 2
         jax.eval_shape(lambda state, batch: self._find(state, batch, layer), self.state, example)
         self.explain = jax.jit(self._explain)
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return to_host(self.explain(self.state, put_batch(batch, self.run.mesh)))
+        host = to_host(self.explain(self.state, put_batch(batch, self.run.mesh)))
+        self.reached = self.reached or [(look, _reached(look, host["heat"])) for look in self.looks]
+        return host
 
     def _call(self, state: State, batch: Mapping[str, Array]) -> tuple[nnx.Module, list[Array], dict]:
         """The network, its inputs, and what else its call takes."""
@@ -74,6 +78,11 @@ class Explainer:
             class_scores(out[answer.output], jnp.full(len(out[answer.output]), index))
             for answer, index in zip(self.answers, self.classes, strict=True)
         ])
+
+
+def _reached(look: Look, heat: Mapping[str, np.ndarray]) -> Layer:
+    """The last candidate with any heat."""
+    return next((layer for layer in reversed(look.candidates) if heat[layer.name].any()), look.candidates[-1])
 
 
 def _by_case(heat: Array, maps: int) -> Array:

@@ -11,11 +11,13 @@ import numpy as np
 
 from jaxmed import parallel
 from jaxmed.errors import UserError
+from jaxmed.evaluate.prior import class_prior
 from jaxmed.evaluate.report import write_report
 from jaxmed.evaluate.summary import format_table, write_metrics
 from jaxmed.evaluate.table import write_predictions
 from jaxmed.evaluate.wrong import save_case_pictures
 from jaxmed.train.loop import Progress, evaluate
+from jaxmed.train.memory import peak_memory
 from jaxmed.train.setup import Run
 from jaxmed.train.state import PARTS
 
@@ -72,13 +74,24 @@ def write_run_json(run: Run, progress: Progress, **extra: Any) -> None:
         "name": config.name, "model": config.model.name, "params": run.parameters, "paper": config.paper,
         "preset": config.preset, "published": config.published.to_dict(), "data": described, "warnings": run.warnings,
         "epochs": config.epochs, "best_epoch": progress.best_epoch,
-        "seconds": round(progress.seconds, 1),
+        "seconds": round(progress.seconds, 1), "peak_gib": round(peak_memory() / 2**30, 2),
         "tasks": list(run.task.names), "monitor": config.monitor, "seeds": config.seeds.to_dict(),
         "command": " ".join(["python -m jaxmed.main", *sys.argv[1:]]),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "priors": sampled_priors(run),
         "versions": {name: version(name) for name in ("jaxmed", "jax", "flax", "optax", "numpy")},
     }
     (run.workdir / "run.json").write_text(json.dumps(run_info | extra, indent=2))
+
+
+def sampled_priors(run: Run) -> dict[str, list[float]]:
+    """Class shares {"learned": among the draws, "true": among the training cases}; empty where the sampler changes nothing."""
+    if run.config.data.sampler != "balanced" or run.data.split is None:
+        return {}
+    labels = run.pipeline.loader.labels[run.indices("train")]
+    classes = len(run.task.classes)
+    present = np.bincount(labels, minlength=classes) > 0
+    return {"learned": (present / present.sum()).tolist(), "true": class_prior(labels, classes).tolist()}
 
 
 def picture_of(run: Run) -> Callable[[str], np.ndarray]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxmed.errors import UserError
 from jaxmed.parallel import is_main, put_batch, to_host
+from jaxmed.train.memory import on_device, peak_memory
 from jaxmed.train.preemption import Preemption
 from jaxmed.train.progress import Chrono, clock
 from jaxmed.train.rates import Rates
@@ -53,6 +54,7 @@ def fit(run: Run) -> Progress:
                 _train_epoch(run, progress, rates, chrono, stream, preemption)
                 _end_epoch(run, progress, rates, chrono, writer)
         run.checkpoints.wait()
+        run.log(f"peak memory {peak_memory() / 2**30:.1f} GiB ({'of a device' if on_device() else 'of this process'})")
     finally:
         stream.close()
         if writer:
