@@ -5,6 +5,7 @@ Modes:
   cv          the same over config.cv.folds folds, or config.cv.repeats repeats
   eval        the best checkpoint of --workdir on --split (train, val, test; all = every case of config.data)
   predict     the best checkpoint of --workdir on --input (a folder of images, or a CSV)
+  explain     heat maps of the best checkpoint of --workdir, for --cases, or --count cases of --split or --input
   check_data  integrity, leakage and balance of config.data, naming every offending file
   show        resolved config, parameters, FLOPs and memory of the compiled step
 """
@@ -19,13 +20,17 @@ from ml_collections import config_flags
 from jaxmed.errors import UserError
 from jaxmed.host_memory import restart_with_huge_pages
 
-MODES = ("train", "cv", "eval", "predict", "check_data", "show")
+MODES = ("train", "cv", "eval", "predict", "explain", "check_data", "show")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file in configs/, perhaps with :arguments", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "where the run lives; default runs/<config.name>")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "what to do")
-_SPLIT = flags.DEFINE_enum("split", "test", ("train", "val", "test", "all"), "eval: which cases")
-_INPUT = flags.DEFINE_string("input", None, "predict: a folder of images, or a CSV with the columns image, mask")
-_OUTPUT = flags.DEFINE_string("output", None, "eval, predict: where results go; default below the workdir")
+_SPLIT = flags.DEFINE_enum("split", "test", ("train", "val", "test", "all"), "eval, explain: which cases")
+_INPUT = flags.DEFINE_string("input", None, "predict, explain: a folder of images, or a CSV with the columns image, mask")
+_OUTPUT = flags.DEFINE_string("output", None, "eval, predict, explain: where results go; default below the workdir")
+_CASES = flags.DEFINE_string("cases", None, "explain: case ids, separated by commas; default: the most wrong and most certain")
+_COUNT = flags.DEFINE_integer("count", 8, "explain: how many cases, where none are named")
+_LAYER = flags.DEFINE_string("layer", None, "explain: the map to look at, by its path; default: the last of each encoder")
+_TARGET = flags.DEFINE_string("target", None, "explain: the class; default: the predicted one, of four views the last one")
 
 
 def main(argv: list[str]) -> None:
@@ -57,10 +62,21 @@ def _run() -> None:
         modes.evaluate_checkpoint(config, workdir, _SPLIT.value, _OUTPUT.value)
     elif mode == "predict":
         modes.predict(config, workdir, _INPUT.value, _OUTPUT.value)
+    elif mode == "explain":
+        _explain(config, workdir)
     else:
         from jaxmed.train.show import show
 
         show(config)
+
+
+def _explain(config, workdir: Path) -> None:
+    from jaxmed.train.explain import explain
+
+    explain(
+        config, workdir, _SPLIT.value, source=_INPUT.value, cases=_CASES.value, count=_COUNT.value, layer=_LAYER.value,
+        target=_TARGET.value, output=_OUTPUT.value,
+    )
 
 
 def _start_jax(config) -> None:

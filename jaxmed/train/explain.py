@@ -11,7 +11,6 @@ from jaxmed import parallel
 from jaxmed.errors import UserError
 from jaxmed.explain.choose import asked, choose
 from jaxmed.explain.grad_cam import relative
-from jaxmed.explain.layers import Look
 from jaxmed.explain.overlay import ATTENTION, GRAD_CAM, Explained, HeatMap
 from jaxmed.explain.page import write_page
 from jaxmed.train.explain_cases import BreastCases, ImageCases, cases_of, indices_of
@@ -25,11 +24,16 @@ from jaxmed.train.setup import Run, log, prepare, prepare_data
 Host = Mapping[str, np.ndarray]
 NOTES = (
     "First the picture as the network gets it, then the same under its heat map. Grad-CAM (Selvaraju et al. 2017) shows which "
-    "cells of a late map raised the logit of the class named above the map; every map is scaled to its own maximum, so maps do "
-    "not tell how strong the evidence is, and an empty map means that nothing in it speaks for that class.",
+    "cells of a late map raised the logit of the class named above the map; every map is scaled to its own maximum. "
+    "That maximum is given as the peak: a map with a far lower peak than its neighbours hardly counted. An empty map means "
+    "that nothing in it speaks for that class.",
     "The maps are as coarse as the layer they come from (the number of cells is given) and smoothed for display. They show "
-    "what a decision rests on, not where a lesion ends, and they are no check of the decision.",
+    "what the score reacts to, not where a lesion ends, and they are no check of the decision.",
 )  # fmt: skip
+ATTENTION_NOTE = (
+    "Maps of queries show where the learned queries look at one scale, whatever the class: their mean attention. Colours "
+    "run from the smallest to the largest value; both stand above the map, in units of equal attention everywhere."
+)
 
 
 def explain(
@@ -55,14 +59,14 @@ def explain(
     classes = [answer.index(target, kind.default_class) for answer in kind.answers]
     explainer = Explainer(run, kind.answers, classes, layer)
     chosen = _chosen(run, kind, "predict" if source else split, cases, count)
-    for look in explainer.looks:
-        at = look.candidates[-1]
-        log(f"looking at {look.encoder or run.config.model.name}: {at.name}, {at.grid[0]} x {at.grid[1]} cells")
     found = list(_explained(run, kind, explainer, chosen))
+    for look, layer in explainer.reached:
+        log(f"looked at {look.encoder or run.config.model.name}: {layer.name}, {layer.grid[0]} x {layer.grid[1]} cells")
     folder = Path(output) if output else Path(workdir) / "explain"
     if not parallel.is_main():
         return folder / "index.html"
-    about = {"title": run.config.name, "subtitle": f"{run.config.model.name} · data: {run.source.name}", "notes": NOTES}
+    notes = NOTES + ((ATTENTION_NOTE,) if any(heat.kind == ATTENTION for case in found for heat in case.maps) else ())
+    about = {"title": run.config.name, "subtitle": f"{run.config.model.name} · data: {run.source.name}", "notes": notes}
     page = write_page(folder, found, about, log)
     log(f"{len(found)} cases: {page}")
     return page
@@ -103,21 +107,14 @@ def _explained(
     with run.pipeline.evaluate(indices, size) as batches:
         for batch in batches:
             host, batch = explainer(batch), parallel.to_host(parallel.put_batch(batch, run.mesh))
-            looks = [(look, _candidate(look, host)) for look in explainer.looks]
             for k in np.flatnonzero(batch["weight"] > 0):
                 unit, index = next(rows)
                 case = jax.tree.map(lambda x, k=k: x[k], host)
-                yield _case(kind, (unit, index, chosen[unit]), {key: x[k] for key, x in batch.items()}, case, explainer, looks)
-
-
-def _candidate(look: Look, host: Mapping) -> str:
-    """The last candidate that any heat reaches."""
-    names = [layer.name for layer in look.candidates]
-    return next((name for name in reversed(names) if host["heat"][name].any()), names[-1])
+                yield _case(kind, (unit, index, chosen[unit]), {key: x[k] for key, x in batch.items()}, case, explainer)
 
 
 def _case(
-    kind: ImageCases | BreastCases, who: tuple[str, int, str], element: Host, case: Mapping, explainer: Explainer, looks: list
+    kind: ImageCases | BreastCases, who: tuple[str, int, str], element: Host, case: Mapping, explainer: Explainer
 ) -> Explained:
     unit, index, why = who
     pictures = kind.pictures(element)
@@ -125,13 +122,16 @@ def _case(
         int(np.argmax(p)) if k < 0 else k for p, k in zip(case["probabilities"], explainer.classes, strict=True)
     ]
     maps = []
-    for number, (look, layer) in enumerate(looks):
-        for m in range(case["heat"][layer].shape[1]):
-            name, picture, answer = kind.place(number, len(looks), look.encoder, m)
+    for number, (look, layer) in enumerate(explainer.reached):
+        for m in range(layer.maps):
+            name, picture, answer = kind.place(number, len(explainer.reached), look.encoder, m)
             asked_of = kind.answers[answer]
-            heat, peak = (np.asarray(x) for x in relative(case["heat"][layer][answer, m]))
+            heat, peak = (np.asarray(x) for x in relative(case["heat"][layer.name][answer, m]))
             explains = f"{asked_of.name} {asked_of.classes[classes[answer]]}".strip()
-            maps.append(HeatMap(name, picture, heat, float(peak), layer, GRAD_CAM, explains, _gate(case, pictures, picture)))
+            gate = _gate(case, pictures, picture)
+            if not kind.there(element, picture):
+                name, heat, peak, explains = f"{name} (no picture)", np.zeros_like(heat), 0.0, ""
+            maps.append(HeatMap(name, picture, heat, float(peak), layer.name, GRAD_CAM, explains, gate))
     maps = sorted(maps, key=lambda heat: list(pictures).index(heat.picture))
     maps += [_attention(weights, next(iter(pictures))) for weights in case["attention"]]
     headings, facts = _words(kind, index, case["probabilities"])
@@ -140,11 +140,9 @@ def _case(
 
 
 def _attention(weights: np.ndarray, picture: str) -> HeatMap:
-    """From its smallest to its largest value: attention has no zero."""
-    low, peak = float(weights.min()), float(weights.max())
-    heat = (weights - low) / (peak - low) if peak > low else np.zeros_like(weights)
-    layer = f"queries on {weights.shape[0]} x {weights.shape[1]} tokens"
-    return HeatMap("queries", picture, heat, peak / float(weights.mean()), layer, ATTENTION)
+    """The peak in units of equal attention everywhere."""
+    layer, peak = f"queries on {weights.shape[0]} x {weights.shape[1]} tokens", float(weights.max())
+    return HeatMap("queries", picture, weights / peak, peak / float(weights.mean()), layer, ATTENTION)
 
 
 def _gate(case: Mapping, pictures: Host, picture: str) -> float | None:

@@ -52,6 +52,10 @@ class ImageCases:
         """The network's inputs, uint8 [h, w]."""
         return {name: element[name][..., 0] for name in self.inputs}
 
+    def there(self, element: Element, picture: str) -> bool:
+        """Whether the case has this picture."""
+        return True
+
     def mask(self, index: int) -> np.ndarray | None:
         """The lesion's mask at the size of the pictures."""
         return self.run.data.cache.load(index)[1] if self.run.source.has_masks else None
@@ -89,6 +93,10 @@ class BreastCases:
     def pictures(self, element: Element) -> dict[str, np.ndarray]:
         """The four views."""
         return {name: element["views"][k][..., 0] for k, name in enumerate(VIEWS)}
+
+    def there(self, element: Element, picture: str) -> bool:
+        """Views may be missing; the network then sees zeros."""
+        return bool(element["present"][VIEWS.index(picture)])
 
     def mask(self, index: int) -> None:
         """Studies have no lesion masks."""

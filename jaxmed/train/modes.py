@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxmed import parallel
+from jaxmed.config import base_config
 from jaxmed.errors import UserError
 from jaxmed.evaluate.report import write_report
 from jaxmed.evaluate.summary import format_table, write_metrics
@@ -87,16 +88,26 @@ def check_data(config: ConfigDict) -> int:
 
 
 def stored_config(workdir: Path) -> ConfigDict:
-    """The config of the run in `workdir`."""
+    """The config of the run in `workdir`; keys that are younger than the run have their defaults."""
     path = Path(workdir) / "config.json"
     if not path.exists():
         raise UserError(f"{path} is missing: give the --workdir of a trained run")
-    config = ConfigDict(json.loads(path.read_text()))
+    config = ConfigDict(_filled(json.loads(path.read_text()), base_config().to_dict()))
     for options in (config.model.options, config.data):  # JSON has no tuples
         for key, value in options.items():
             if isinstance(value, list | tuple):
                 options[key] = tuple(value)
     return config
+
+
+def _filled(stored: dict, defaults: dict) -> dict:
+    """`stored` with the keys that it lacks; blocks whose keys are the user's own (options, augment, ...) stay as they are."""
+    own = ("options", "augment", "mix", "pretrained", "published", "factors")
+    filled = {key: value for key, value in defaults.items() if key not in stored} | stored
+    return {
+        key: _filled(value, defaults[key]) if key not in own and isinstance(defaults.get(key), dict) else value
+        for key, value in filled.items()
+    }
 
 
 def _reseeded(config: ConfigDict, repeat: int) -> ConfigDict:
