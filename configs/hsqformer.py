@@ -62,7 +62,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.paper = "HSQformer (She et al. 2025)"
     config.data.source = source
     config.model.name = "hsqformer_s" if size == "tiny" else f"hsqformer_{size}"
-    config.model.options = ConfigDict({"router_noise": "train", "balance_weight": 0.0, "remat": False})
+    config.model.options = ConfigDict({
+        "router_noise": "train", "balance_weight": 0.0, "remat": False, "drop_path": 0.2, "dropout": 0.5,
+    })  # fmt: skip
     config.pretrained = ConfigDict({"swin": "", "convnext": ""})
     _recipe(config, size)
     if size == "tiny":

@@ -51,17 +51,17 @@ def learning_curves(history: list[dict], best_epoch: int | None = None) -> Figur
     loss, accuracy, rate = figure.subplots(1, 3)
     for key, ax, title in (("loss", loss, "Loss"), ("accuracy", accuracy, "Accuracy")):
         for split, color in (("train", BLUE), ("val", RED)):
-            _line(ax, history, f"{split}/{key}", color, STYLES[split], SPLIT_LABELS[split])
+            draw_line(ax, history, f"{split}/{key}", color, STYLES[split], SPLIT_LABELS[split])
         ax.set_title(title)
-    _line(rate, history, "lr", MUTED, "-", "learning rate", drawstyle="steps-mid")
+    draw_line(rate, history, "lr", MUTED, "-", "learning rate", drawstyle="steps-mid")
     rate.set_title("Learning rate")
     rate.set_yscale("log")
     accuracy.set_ylim(top=1.005)
     for ax in (loss, accuracy, rate):
-        _epoch_axis(ax, best_epoch)
+        epoch_axis(ax, best_epoch)
     handles, labels = loss.get_legend_handles_labels()
     if best_epoch is not None:
-        handles, labels = [*handles, _best_mark()], [*labels, f"epoch kept ({best_epoch})"]
+        handles, labels = [*handles, best_mark()], [*labels, f"epoch kept ({best_epoch})"]
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
 
@@ -74,15 +74,15 @@ def gate_curves(history: list[dict], best_epoch: int | None = None, kind: str = 
     names = gate_names(history)
     for position, name in enumerate(names):
         for split, style in STYLES.items():
-            _line(ax, history, f"{split}/gate_{name}", expert_color(name, position), style, "")
+            draw_line(ax, history, f"{split}/gate_{name}", expert_color(name, position), style, "")
     ax.set(ylabel="mean gate weight", ylim=(0, None))
     ax.axhline(1 / len(names), color=MUTED, linewidth=1, linestyle=(0, (1, 3)))
-    _epoch_axis(ax, best_epoch)
+    epoch_axis(ax, best_epoch)
     handles = [Line2D([], [], color=expert_color(n, i), label=f"{kind}: {n}") for i, n in enumerate(names)]
     handles += [Line2D([], [], color=MUTED, linestyle=s, label=SPLIT_LABELS[k]) for k, s in STYLES.items()]
     handles += [Line2D([], [], color=MUTED, linewidth=1, linestyle=(0, (1, 3)), label="equal share")]
     if best_epoch is not None:
-        handles.append(Line2D([], [], **_MARK, label=f"epoch kept ({best_epoch})"))
+        handles.append(best_mark(f"epoch kept ({best_epoch})"))
     ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
@@ -90,11 +90,13 @@ def gate_curves(history: list[dict], best_epoch: int | None = None, kind: str = 
 _MARK = {"color": "black", "linewidth": 1.2, "linestyle": ":"}
 
 
-def _best_mark() -> Line2D:
-    return Line2D([], [], **_MARK)
+def best_mark(label: str = "") -> Line2D:
+    """The legend's entry for the kept epoch."""
+    return Line2D([], [], **_MARK, label=label)
 
 
-def _line(ax: Axes, history: list[dict], key: str, color: str, style: str, label: str, **more) -> None:
+def draw_line(ax: Axes, history: list[dict], key: str, color: str, style: str, label: str, **more) -> None:
+    """A key over epochs; of several networks the mean, and the range as a shade. Nothing where the key does not exist."""
     epochs, values = series(history, key)
     if len(epochs) == 0:
         return
@@ -105,7 +107,8 @@ def _line(ax: Axes, history: list[dict], key: str, color: str, style: str, label
         ax.fill_between(epochs, low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def _epoch_axis(ax: Axes, best_epoch: int | None) -> None:
+def epoch_axis(ax: Axes, best_epoch: int | None) -> None:
+    """Whole epochs, the kept one marked."""
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     if best_epoch is not None:

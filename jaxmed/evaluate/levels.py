@@ -1,16 +1,20 @@
 """Image-level and patient-level metrics side by side: a patient with many pictures must not count many times unnoticed."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from jaxmed.errors import UserError
+from jaxmed.evaluate.breasts import SIDE
 from jaxmed.evaluate.intervals import Estimate
-from jaxmed.evaluate.predictions import Predictions, concatenate
-from jaxmed.evaluate.summary import estimate
+from jaxmed.evaluate.predictions import STUDY, Predictions, concatenate
+from jaxmed.evaluate.repeats import estimate
 
 IMAGES = "images"  # an extra of the patient-level table: how many pictures were averaged
 RULES = ("any", "same")
+IMAGE, PATIENT = "image", "patient"
+Levels = dict[str, dict[str, Estimate]]
 
 
 def patient_level(table: Predictions, rule: str = "any") -> Predictions:
@@ -62,7 +66,7 @@ def _average(table: Predictions, rule: str) -> Predictions:
     return patients
 
 
-def level_estimates(table: Predictions, rule: str = "any", linked: bool = True) -> dict[str, dict[str, Estimate]]:
+def level_estimates(table: Predictions, rule: str = "any", linked: bool = True) -> Levels:
     """Every metric at both levels: {"image": {metric: Estimate}, "patient": ...}, as `summary.estimate` gives them.
 
     Over several folds a metric is computed per fold; value is the mean over folds and sd their standard deviation
@@ -73,4 +77,24 @@ def level_estimates(table: Predictions, rule: str = "any", linked: bool = True) 
         rule: as in `patient_level`.
         linked: whether copies of a picture share a group; False in a leaky split.
     """
-    return {"image": estimate(table.known(), linked), "patient": estimate(patient_level(table, rule), linked)}
+    patients = estimate(patient_level(table, rule), linked)
+    patients = {name: replace(value, method=value.method.replace(" cases", " patients")) for name, value in patients.items()}
+    return {IMAGE: estimate(table.known(), linked), PATIENT: patients}
+
+
+def estimates_by_level(table: Predictions, linked: bool = True) -> Levels:
+    """`level_estimates` where patients have several images, else {"image": ...} alone; arguments as there."""
+    return level_estimates(table, linked=linked) if several_images(table) else {IMAGE: estimate(table.known(), linked)}
+
+
+def several_images(table: Predictions) -> bool:
+    """Whether the rows are images of named patients, some of whom have more than one in the cases of a network.
+
+    False for breasts and studies, which have levels of their own, and where patients have images of different classes
+    and there are more than two: nobody said which class then counts.
+    """
+    table = table.known()
+    if not len(table) or {SIDE, STUDY} & table.extras.keys() or not all(table.patient_id):
+        return False
+    one_class = len(set(zip(table.patient_id, table.target, strict=True))) == len(set(table.patient_id))
+    return (len(table.classes) == 2 or one_class) and any(len(set(p.patient_id)) < len(p) for p in table.parts())

@@ -10,7 +10,7 @@ from jaxmed.evaluate.breasts import ALL, BOTH, SIDE, second_tasks
 from jaxmed.evaluate.intervals import Estimate, independent
 from jaxmed.evaluate.resample import RESAMPLES, SEED
 from jaxmed.evaluate.summary import TaskEstimates
-from jaxmed.evaluate.wording import cases, groups, networks, seen_in_training, uses_masks
+from jaxmed.evaluate.wording import cases, groups, networks, seen_in_training, shares_text, uses_masks
 from jaxmed.evaluate.workdir import Workdir
 
 PUBLISHED = {
@@ -71,6 +71,10 @@ def _statistics(workdir: Workdir, estimates: dict[str, Estimate]) -> str:
     if len(workdir.parts) > 1:
         text += _averaging(workdir)
     text += "The calibration error uses ten bins of equal width. "
+    if workdir.priors:
+        learned, true = (shares_text(workdir.priors[name], classes) for name in ("learned", "true"))
+        text += (f"Training drew cases by class ({learned}; among the training cases {true}); probabilities were not corrected "
+                 "for this, except in the second calibration curve. ")
     packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "scipy", "scikit-learn"))
     return text + f"Statistics were computed with {packages}."
 

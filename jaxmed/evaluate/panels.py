@@ -15,9 +15,20 @@ from jaxmed.evaluate.intervals import Estimate
 from jaxmed.evaluate.metrics import predicted_class
 from jaxmed.evaluate.plots import calibration_plot, confusion_plot
 from jaxmed.evaluate.predictions import Predictions
+from jaxmed.evaluate.prior import corrected_table, correction_of_table
 from jaxmed.evaluate.roc import roc_plot
 from jaxmed.evaluate.style import to_png
-from jaxmed.evaluate.wording import count, interval, mean_confusion, networks, number, plural, seen_in_training
+from jaxmed.evaluate.wording import (
+    averaged_over,
+    count,
+    interval,
+    mean_confusion,
+    networks,
+    number,
+    plural,
+    prior_text,
+    seen_in_training,
+)
 from jaxmed.evaluate.workdir import Workdir
 
 
@@ -109,8 +120,8 @@ def confusion_panel(workdir: Workdir, table: Predictions, task: str = "") -> Pan
         caption += f"lower left are missed {classes[1]} {unit}s, upper right are false alarms."
     else:
         caption += "they show which classes are confused."
-    if len(np.unique(table.repeat)) > 1:
-        caption += " Counts are means over repeats."
+    if averaged_over(table):
+        caption += f" Counts are means over {averaged_over(table)}."
     cells = [f"{count(matrix[i, j])} {t} called {p}" for i, t in enumerate(classes) for j, p in enumerate(classes)]
     figure = confusion_plot(matrix, classes)
     alt = f"Confusion matrix{task and f' of {task}'}: {', '.join(cells)}."
@@ -127,12 +138,20 @@ def calibration_panel(workdir: Workdir) -> Panel:
                f"below it mean probabilities that are too high. Bins with few {unit}s say little.")
     label = f"this network (ECE {curve.ece:.3f})"
     if several := networks(workdir):
-        caption += f" All {several} are shown together; the table's calibration error is a mean over networks."
+        each = ", every case once for each of them" if averaged_over(table) == "networks" else ""
+        caption += f" All {several} are shown together{each}; the table's calibration error is a mean over networks."
         label = f"{len(workdir.parts)} networks together"
+    second = {}
+    if workdir.priors:
+        before, after = correction_of_table(table, workdir.priors)
+        caption += " " + prior_text(workdir, before, after)
+        second = {"corrected": corrected_table(table, workdir.priors), "corrected_label": f"prior corrected (ECE {after:.3f})"}
+        label += f" (ECE {before:.3f})" if several else ""
     bins = [f"{p:.2f} said, {o:.2f} observed ({plural(n, unit)})"
             for p, o, n in zip(curve.predicted, curve.observed, curve.count, strict=True) if n]
     alt = f"Calibration curve, {label}: {'; '.join(bins)}."
-    figure = calibration_plot(table, label)
+    alt += f" A second curve is {second['corrected_label']}." if second else ""
+    figure = calibration_plot(table, label, **second)
     return make_panel(workdir, figure, "calibration", "Can the probabilities be trusted?", caption, alt)
 
 

@@ -9,7 +9,7 @@ from jaxmed.evaluate.calibration import bin_of, confidence_and_outcome, reliabil
 from jaxmed.evaluate.curves import expert_color
 from jaxmed.evaluate.predictions import Predictions
 from jaxmed.evaluate.resample import case_counts, draw_clusters
-from jaxmed.evaluate.style import BLUE, INK, MUTED, class_colors, new_figure, styled, unit_axes
+from jaxmed.evaluate.style import BLUE, INK, MUTED, RED, class_colors, new_figure, styled, unit_axes
 
 _CROWDED = 60  # letters of class names side by side, above which they are written at a slant
 
@@ -39,8 +39,13 @@ def confusion_plot(matrix: np.ndarray, classes: tuple[str, ...]) -> Figure:
 
 
 @styled
-def calibration_plot(table: Predictions, label: str, bins: int = 10) -> Figure:
-    """Observed against predicted probability with 95 % bars (cluster bootstrap), and how many cases each bin holds."""
+def calibration_plot(
+    table: Predictions, label: str, bins: int = 10, *, corrected: Predictions | None = None, corrected_label: str = ""
+) -> Figure:
+    """Observed against predicted probability with 95 % bars (cluster bootstrap), and how many cases each bin holds.
+
+    corrected: the same rows with other probabilities (another class prior): a second curve, without bars and counts.
+    """
     curve = reliability(table.target, table.probabilities, bins)
     low, high = _observed_interval(table, bins)
     figure = new_figure(5.0, 5.9)
@@ -50,11 +55,15 @@ def calibration_plot(table: Predictions, label: str, bins: int = 10) -> Figure:
     error = np.stack([curve.observed - low, high - curve.observed])[:, full]
     top.errorbar(curve.predicted[full], curve.observed[full], yerr=np.maximum(error, 0), color=BLUE, marker="o",
                  markersize=6, linewidth=1.6, elinewidth=1.2, capsize=3, label=label)
+    if corrected is not None:
+        other = reliability(corrected.target, corrected.probabilities, bins)
+        top.plot(other.predicted[other.count > 0], other.observed[other.count > 0], color=RED, linestyle="--", linewidth=1.6,
+                 marker="s", markersize=7, markerfacecolor="none", label=corrected_label)
     binary = len(table.classes) == 2
     said = f"predicted probability of {table.classes[-1]}" if binary else "probability of the chosen class"
     unit_axes(top, "", f"share that was {table.classes[-1]}" if binary else "share that was right")
     top.set_aspect("auto")  # so that both panels share their left and right ends
-    top.legend(loc="lower right", frameon=True, framealpha=0.85, edgecolor="none")
+    top.legend(loc="lower right" if corrected is None else "upper left", frameon=True, framealpha=0.85, edgecolor="none")
     bottom.bar(curve.edges[:-1], curve.count, width=1 / bins * 0.94, align="edge", color=BLUE, alpha=0.55)
     for edge, count in zip(curve.edges, curve.count, strict=False):
         if count:

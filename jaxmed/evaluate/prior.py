@@ -5,11 +5,17 @@ correction is Bayes' rule, exact where the probabilities are calibrated under th
 calibration; for two classes it does not change the order of the cases, and so not the AUC.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float, Int
 
 from jaxmed.errors import UserError
 from jaxmed.evaluate.calibration import reliability
+from jaxmed.evaluate.predictions import Predictions
+
+Priors = Mapping[str, Sequence[float]]  # run.json's "priors": {"learned": shares among the draws, "true": among the cases}
 
 
 def class_prior(target: Int[np.ndarray, " n"], num_classes: int) -> Float[np.ndarray, " classes"]:
@@ -42,6 +48,28 @@ def correction_effect(
     """Expected calibration error (before, after) the correction."""
     corrected = correct_prior(probabilities, learned, true)
     return reliability(target, probabilities, bins).ece, reliability(target, corrected, bins).ece
+
+
+def corrected_table(table: Predictions, priors: Priors) -> Predictions:
+    """The same rows with corrected probabilities; with two classes those of the positive class and its complement.
+
+    Raises:
+        UserError: run.json's priors lack an entry, or do not fit the classes.
+    """
+    if missing := {"learned", "true"} - priors.keys():
+        raise UserError(f"run.json: priors lacks {' and '.join(sorted(missing))}: give a share for each class, or no priors")
+    probabilities = table.probabilities
+    if len(table.classes) == 2:
+        probabilities = np.stack([1 - probabilities[:, 1], probabilities[:, 1]], axis=1)
+    return replace(table, probabilities=correct_prior(probabilities, priors["learned"], priors["true"]))
+
+
+def correction_of_table(table: Predictions, priors: Priors) -> tuple[float, float]:
+    """Expected calibration error (before, after) the correction, each the mean over the trained networks."""
+    pairs = [(part, corrected_table(part, priors)) for part in table.parts()]
+    errors = [[reliability(rows.target, rows.probabilities).ece for rows in pair] for pair in pairs]
+    before, after = np.mean(errors, axis=0).tolist()
+    return before, after
 
 
 def _checked(prior: np.ndarray, name: str, num_classes: int) -> np.ndarray:

@@ -4,10 +4,19 @@ import math
 
 import numpy as np
 
-from jaxmed.evaluate.intervals import NO_ECE, NOT_LINKED, Estimate, percentile_interval
+from jaxmed.evaluate.intervals import NO_ECE, NOT_LINKED, Estimate, metric_intervals, percentile_interval
 from jaxmed.evaluate.metrics import METRICS, metric_values
 from jaxmed.evaluate.resample import RESAMPLES, SEED, draw_clusters, resampled_metrics
 from jaxmed.evaluate.table import Predictions, concatenate
+
+
+def estimate(table: Predictions, linked: bool = True) -> dict[str, Estimate]:
+    """Every metric of a split's rows: of one trained network, or summarised over several.
+
+    linked: whether copies of a picture share a group; False in a leaky split.
+    """
+    parts = table.parts()
+    return summarise_repeats(parts, linked=linked) if len(parts) > 1 else metric_intervals(table, linked=linked)
 
 
 def summarise_repeats(
@@ -17,8 +26,9 @@ def summarise_repeats(
 
     Every metric is computed per network (so the AUC is per fold, never over pooled scores), averaged over the folds of
     a repeat, then over repeats. `sd` is over repeats (training variability); with one repeat it is over folds, which
-    adds the differences between their cases. The interval resamples patients or duplicate groups, the same draw for
-    every network, and averages inside each resample: it is about new patients, not about new training runs.
+    adds the differences between their cases (none where the network of every fold read the same test set). The interval
+    resamples patients or duplicate groups, the same draw for every network, and averages inside each resample: it is
+    about new patients, not about new training runs.
 
     Args:
         tables: one per trained network (`Predictions.parts()`), known targets only, each of one repeat and fold.

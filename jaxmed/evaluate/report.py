@@ -11,12 +11,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jaxmed.evaluate import panels
 from jaxmed.evaluate.gate_panels import gate_kind, gate_panels
 from jaxmed.evaluate.intervals import Estimate
+from jaxmed.evaluate.level_table import level_table, set_table
+from jaxmed.evaluate.levels import IMAGE, estimates_by_level
 from jaxmed.evaluate.methods import explain, methods, published_table
 from jaxmed.evaluate.metrics import LABELS, LOWER_IS_BETTER
+from jaxmed.evaluate.router_panels import router_panels
 from jaxmed.evaluate.style import to_png
-from jaxmed.evaluate.summary import estimate, task_estimates
+from jaxmed.evaluate.summary import task_estimates
 from jaxmed.evaluate.task_table import task_table
-from jaxmed.evaluate.wording import interval, networks, number, summary, title, uses_masks, warnings
+from jaxmed.evaluate.wording import averaged_over, interval, networks, number, summary, title, uses_masks, warnings
 from jaxmed.evaluate.workdir import Workdir, read_workdir
 from jaxmed.evaluate.wrong import WrongCase, wrong_cases, wrong_strip
 
@@ -47,7 +50,9 @@ def write_report(workdir: str | Path) -> Path:
 
 def page_content(run: Workdir) -> dict:
     """Everything the template shows."""
-    estimates = estimate(run.headline, not run.leaky)
+    names = run.test_sets if run.split in run.test_sets else [run.split]
+    by_set = {name: estimates_by_level(run.table.select(split=name), not run.leaky) for name in names}
+    estimates = by_set[run.split][IMAGE]
     by_task = task_estimates(run.table.select(split=run.split), run.task, not run.leaky)
     cases = wrong_cases(run.path, run.headline)
     if any(case.picture for case in cases):
@@ -68,11 +73,14 @@ def page_content(run: Workdir) -> dict:
         "unit": run.unit,
         "tasks": task_table(by_task),
         "task_panels": panels.task_panels(run, [part for part, _ in by_task]),
+        "levels": level_table(run, by_set[run.split]),
+        "sets": set_table(run, by_set),
+        "router_panels": router_panels(run),
         "training_panels": panels.training_panels(run),
         "gate_panels": gate_panels(run),
         "gate_kind": gate_kind(run),
         "feature_panels": panels.feature_panels(run),
-        "wrong_averaged": len(run.headline) > len(run.headline.average_repeats()),
+        "wrong_averaged": averaged_over(run.headline) if len(run.headline) > len(run.headline.average_repeats()) else "",
         "wrong": [wrong_entry(case, run.unit) for case in cases],
         "split_table": split_table(run),
         "data_notes": data_notes(run),
@@ -138,7 +146,7 @@ def split_table(run: Workdir) -> dict:
         for split, target, cluster in zip(known.split, known.target, known.clusters(), strict=True)
     ]
     places = [row.get("split") or f"fold {row.get('fold') or '?'}" for row in rows]
-    order = ["train", "val", "test"]
+    order = ["train", "val", "test", *run.test_sets]
     names = sorted(set(places), key=lambda name: (order.index(name) if name in order else len(order), name))
     counts = Counter(zip((row["label"] for row in rows), places, strict=True))
     groups = {name: {row.get("group") or i for i, row in enumerate(rows) if places[i] == name} for name in names}

@@ -8,25 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from jaxmed.evaluate.breasts import TaskPart, task_parts
-from jaxmed.evaluate.intervals import NOT_LINKED, Estimate, metric_intervals
+from jaxmed.evaluate.intervals import NO_ECE, NOT_LINKED, Estimate
+from jaxmed.evaluate.levels import IMAGE, PATIENT, Levels, estimates_by_level
 from jaxmed.evaluate.metrics import LABELS
 from jaxmed.evaluate.predictions import STUDY, Predictions
-from jaxmed.evaluate.repeats import summarise_repeats
-from jaxmed.evaluate.workdir import read_workdir
+from jaxmed.evaluate.prior import Priors, correction_of_table
+from jaxmed.evaluate.repeats import estimate
+from jaxmed.evaluate.workdir import known_splits, read_workdir
 
 COUNTS = ("cases", "groups", "networks")
 IN_TASK_TABLE = ("auc", "macro_f1", "accuracy")
+IN_LEVEL_TABLE = ("accuracy", "recall", "specificity", "precision", "f1", "auc")
 TaskEstimates = tuple[TaskPart, dict[str, Estimate]]
 NOT_DEFINED = "not defined"
-
-
-def estimate(table: Predictions, linked: bool = True) -> dict[str, Estimate]:
-    """Every metric of a split's rows: of one trained network, or summarised over several.
-
-    linked: whether copies of a picture share a group; False in a leaky split.
-    """
-    parts = table.parts()
-    return summarise_repeats(parts, linked=linked) if len(parts) > 1 else metric_intervals(table, linked=linked)
 
 
 def task_estimates(table: Predictions, first: str, linked: bool = True) -> list[TaskEstimates]:
@@ -46,23 +40,27 @@ def write_metrics(workdir: str | Path) -> dict:
         {split: {metric: {"value", "low", "high", "method"}}} for every split with known targets, the headline split
         first; several networks add "sd" and "runs". A value that is not defined is None. "cases", "groups" (independent
         patients or duplicate groups) and "networks" are entries of the same form. Tables with sides or further tasks
-        add "studies" and, for every task and side, "<task>/<side>/<metric>" and "<task>/<side>/cases".
+        add "studies" and, for every task and side, "<task>/<side>/<metric>" and "<task>/<side>/cases". Where patients
+        have several images there are "patient/<metric>" and "patient/patients"; where run.json has the priors of a
+        sampler, "ece_prior_corrected".
     """
     workdir = Path(workdir)
     run = read_workdir(workdir)
-    first = run.split
-    splits = sorted(set(run.table.known().split.tolist()), key=lambda name: name != first)
+    first, linked = run.split, not run.leaky
+    splits = sorted(known_splits(run.table), key=lambda name: name != first)
     metrics = {}
     for split in splits:
         rows = run.table.select(split=split)
-        metrics[split] = _split_metrics(rows.known(), not run.leaky) | _task_metrics(rows, run.task, not run.leaky)
+        levels = estimates_by_level(rows, linked)
+        metrics[split] = (_split_metrics(rows.known(), levels[IMAGE], linked) | _task_metrics(rows, run.task, linked)
+                          | _patient_metrics(rows.known(), levels) | _prior_metrics(rows.known(), run.priors))
     temporary = workdir / "metrics.json.tmp"
     temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(temporary, workdir / "metrics.json")
     return metrics
 
 
-def _split_metrics(table: Predictions, linked: bool) -> dict[str, dict]:
+def _split_metrics(table: Predictions, estimates: dict[str, Estimate], linked: bool) -> dict[str, dict]:
     counts = {
         "cases": len(np.unique(table.case_id)),
         "groups": len(np.unique(table.clusters())),
@@ -72,7 +70,7 @@ def _split_metrics(table: Predictions, linked: bool) -> dict[str, dict]:
         counts["studies"] = len(np.unique(table.extras[STUDY]))
     entries = {name: _count_entry(value) for name, value in counts.items()}
     entries["groups"]["method"] = "count" if linked else NOT_LINKED
-    return entries | {name: _entry(value) for name, value in estimate(table, linked).items()}
+    return entries | {name: _entry(value) for name, value in estimates.items()}
 
 
 def _task_metrics(table: Predictions, first: str, linked: bool) -> dict[str, dict]:
@@ -82,6 +80,17 @@ def _task_metrics(table: Predictions, first: str, linked: bool) -> dict[str, dic
         entries[start + "cases"] = _count_entry(len(np.unique(part.table.case_id)))
         entries |= {start + name: _entry(value) for name, value in values.items()}
     return entries
+
+
+def _patient_metrics(table: Predictions, levels: Levels) -> dict[str, dict]:
+    if PATIENT not in levels:
+        return {}
+    entries = {f"{PATIENT}/patients": _count_entry(len(np.unique(table.patient_id)))}
+    return entries | {f"{PATIENT}/{name}": _entry(value) for name, value in levels[PATIENT].items()}
+
+
+def _prior_metrics(table: Predictions, priors: Priors) -> dict[str, dict]:
+    return {"ece_prior_corrected": _entry(Estimate(correction_of_table(table, priors)[1], method=NO_ECE))} if priors else {}
 
 
 def _count_entry(value: int) -> dict:
@@ -126,7 +135,21 @@ def _format_split(split: str, entries: dict[str, dict]) -> str:
         number = methods.index(entry["method"]) + 1
         lines.append(f"  {label:<26}{format_value(entry['value']):>12}  {sd:>6}  {_range(entry):<18}[{number}]")
     lines += [f"  [{number}] {method}" for number, method in enumerate(methods, start=1)]
-    return "\n".join([*lines, *_format_tasks(entries)])
+    return "\n".join([*lines, *_format_patients(entries), *_format_tasks(entries)])
+
+
+def _format_patients(entries: dict[str, dict]) -> list[str]:
+    """The patient level, two metrics to a line; none where patients have one image each."""
+    if f"{PATIENT}/patients" not in entries:
+        return []
+    cells = []
+    for name in IN_LEVEL_TABLE:
+        entry = entries[f"{PATIENT}/{name}"]
+        sd = f" ± {format_value(entry['sd'])}" if entry.get("sd") is not None and entry["value"] is not None else ""
+        span = f" ({_range(entry)})" if entry["low"] is not None else ""
+        cells.append(f"  {LABELS[name]:<22}{format_value(entry['value'])}{sd}{span}")
+    lines = [f"{left:<58}{right}".rstrip() for left, right in zip(cells[::2], cells[1::2], strict=True)]
+    return ["", f"  {entries[f'{PATIENT}/patients']['value']} patients, the mean probability over the images of each", *lines]
 
 
 def _format_tasks(entries: dict[str, dict]) -> list[str]:

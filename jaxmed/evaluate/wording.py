@@ -59,9 +59,33 @@ def title(workdir: Workdir) -> str:
     return str(workdir.run.get("name") or workdir.run.get("model") or workdir.path.resolve().name)
 
 
+def mean_sd(name: str, estimate: Estimate) -> str:
+    """ "91.2 ± 1.3 %" over several networks, "91.2 %" of one."""
+    text = number(name, estimate.value)
+    if estimate.sd is None or math.isnan(estimate.sd) or math.isnan(estimate.value):
+        return text
+    value, *unit = text.split(" ")
+    return " ".join([value, "±", number(name, estimate.sd).split(" ")[0], *unit])
+
+
+def passes(table: Predictions) -> float:
+    """How often the networks went through the cases: once per repeat; once per fold and repeat on a test set of its own.
+
+    The folds of a repeat share out the cases, except of a test set that brings its own, which each fold's network reads.
+    """
+    repeats = (table.select(repeat=repeat) for repeat in np.unique(table.repeat))
+    return sum(len(rows) / len(np.unique(rows.case_id)) for rows in repeats)
+
+
+def averaged_over(table: Predictions) -> str:
+    """What a case's numbers are means over: "repeats", "networks" (folds that read the same cases), or ""."""
+    repeats = len(np.unique(table.repeat))
+    return "networks" if passes(table) > repeats else "repeats" if repeats > 1 else ""
+
+
 def mean_confusion(table: Predictions) -> np.ndarray:
-    """Confusion counts of one pass over the cases (known targets only): summed over folds, averaged over repeats."""
-    return confusion_matrix(table.target, table.probabilities) / len(np.unique(table.repeat))
+    """Confusion counts of one pass over the cases (known targets only): summed over folds, averaged over `passes`."""
+    return confusion_matrix(table.target, table.probabilities) / passes(table)
 
 
 def cases(workdir: Workdir) -> str:
@@ -102,12 +126,15 @@ def summary(workdir: Workdir, estimates: dict[str, Estimate], further: Iterable[
     further: what `task_estimates` gives; tasks other than the first get a sentence each, on both sides together.
     """
     where = {"test": " that were kept aside for testing", "val": " of the validation split"}.get(workdir.split, "")
+    where = where or (f" of the test set '{workdir.split}'" if workdir.split in workdir.test_sets else "")
     several = networks(workdir)
     start = f"{several or 'The network'} read {cases(workdir)}{where}"
     start += f"; they form {groups(workdir)}." if groups(workdir) else "."
     start += " All numbers are averages." if several else ""
     found = _found_binary(workdir, estimates) if len(workdir.table.classes) == 2 else _found_classes(workdir, estimates)
     text = f"{start} {found} The AUC is {with_interval('auc', estimates['auc'])}."
+    if others := [name for name in workdir.test_sets if name != workdir.split]:
+        text += f" The other test set{'s' * (len(others) > 1)}, {' and '.join(others)}, can be found below."
     return " ".join([text, *(_further(part, values) for part, values in further
                             if part.task != workdir.task and part.side in (BOTH, ALL))])
 
@@ -141,6 +168,22 @@ def _found_classes(workdir: Workdir, estimates: dict[str, Estimate]) -> str:
     )
 
 
+def prior_text(workdir: Workdir, before: float, after: float) -> str:
+    """What a sampler did to the class shares, and what correcting the probabilities for it does to their calibration error."""
+    learned, true = (shares_text(workdir.priors[name], workdir.table.classes) for name in ("learned", "true"))
+    order = "; it moves no case past another, so the AUC stays as it is" if len(workdir.table.classes) == 2 else ""
+    return (f"Training drew {learned}, while its cases are {true}: the network learned the shares of the draws. Dashed, "
+            f"squares: the probabilities taken back to the shares of the training cases by Bayes' rule{order}. The calibration "
+            f"error (ECE) is {before:.3f} before and {after:.3f} after this correction. All other numbers of this page are "
+            "uncorrected.")
+
+
+def shares_text(shares: Iterable[float], classes: tuple[str, ...]) -> str:
+    """ "50.0 % benign and 50.0 % malignant" """
+    *start, last = [f"{100 * share:.1f} % {name}" for share, name in zip(shares, classes, strict=True)]
+    return f"{', '.join(start)} and {last}"
+
+
 def warnings(workdir: Workdir) -> list[str]:
     """What a reader must know before believing the numbers."""
     data, found = workdir.data, []
@@ -148,7 +191,7 @@ def warnings(workdir: Workdir) -> list[str]:
         found.append("Leaky split, for comparison only: pictures of one lesion may be in training and test alike, so "
                      "the result looks better than it is; and every picture counts as an independent case, so the "
                      "intervals are too narrow. The grouped split is the one to quote.")
-    if workdir.split != "test":
+    if workdir.split not in workdir.test_sets:
         found.append(f"These are not held-out test {workdir.unit}s but the split '{workdir.split or 'without a name'}'.")
     found += _mask_warning(workdir)
     if str(data.get("source") or "").startswith("phantom"):

@@ -13,6 +13,9 @@ from jaxmed.evaluate.breasts import FIRST_TASK, unit_of
 from jaxmed.evaluate.predictions import Predictions
 from jaxmed.evaluate.table import read_predictions
 
+TRAINED_ON = ("train", "val")
+NOT_TESTED = (*TRAINED_ON, "dropped", "")  # splits that are no test sets
+
 
 @dataclass
 class Workdir:
@@ -42,8 +45,13 @@ class Workdir:
 
     @property
     def split(self) -> str:
-        """The split the report is about: test, or the only one there is."""
+        """The split the report is about: test, else the first test set, else what there is."""
         return headline_split(self.table)
+
+    @property
+    def test_sets(self) -> list[str]:
+        """The test sets with known targets ("test", or sets of other hospitals), in the order of the file."""
+        return [name for name in known_splits(self.table) if name not in NOT_TESTED]
 
     @cached_property
     def headline(self) -> Predictions:
@@ -71,17 +79,27 @@ class Workdir:
         return str((self.run.get("tasks") or [FIRST_TASK])[0])
 
     @property
+    def priors(self) -> dict[str, list[float]]:
+        """Class shares {"learned": among the training draws, "true": among the training cases}; empty without a sampler."""
+        return self.run.get("priors") or {}
+
+    @property
     def positive(self) -> str:
         """The class whose detection sensitivity is about."""
         return self.table.classes[-1]
 
 
 def headline_split(table: Predictions) -> str:
-    """test if there is one, else the first split with known targets."""
-    splits = list(dict.fromkeys(table.known().split.tolist()))
+    """test if there is one, else the first split with known targets that training did not see, else the first."""
+    splits = known_splits(table)
     if not splits:
         raise UserError("predictions.csv holds no case whose truth is known: there is nothing to evaluate")
-    return "test" if "test" in splits else splits[0]
+    return next((name for name in ["test", *splits] if name in splits and name not in TRAINED_ON), splits[0])
+
+
+def known_splits(table: Predictions) -> list[str]:
+    """The splits with known targets, in the order of the file."""
+    return list(dict.fromkeys(table.known().split.tolist()))
 
 
 def read_workdir(path: str | Path) -> Workdir:

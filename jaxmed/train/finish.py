@@ -38,19 +38,17 @@ def load_best(run: Run) -> Progress:
 def finish(run: Run, *, fold: int = 0, repeat: int = 0) -> dict[str, Any]:
     """Tests the best epoch and writes predictions.csv, features.npz, metrics.json, run.json and report.html."""
     progress = load_best(run)
-    rows = []
-    for split in run.data.split.reported:
-        cases = evaluate(run, split)
-        rows += prediction_rows(run, cases, split, fold, repeat)
+    cases = {split: evaluate(run, split) for split in run.data.split.reported}
+    rows = [row for split in cases for row in prediction_rows(run, cases[split], split, fold, repeat)]
     if not parallel.is_main():
         return {}
     write_predictions(run.workdir / "predictions.csv", rows)
-    np.savez(run.workdir / "features.npz", **run.task.features(cases, run.source))
+    np.savez(run.workdir / "features.npz", **run.task.features(cases[run.data.split.reported[0]], run.source))
     write_run_json(run, progress)
     save_case_pictures(run.workdir, picture_of(run))
     metrics = write_metrics(run.workdir)
     report = write_report(run.workdir)
-    print(f"\nbest epoch {progress.best_epoch} of {run.config.epochs}, test split\n{format_table(metrics)}")
+    print(f"\nbest epoch {progress.best_epoch} of {run.config.epochs}\n{format_table(metrics)}")
     print(f"report: {report}", flush=True)
     return metrics
 

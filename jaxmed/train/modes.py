@@ -131,7 +131,7 @@ def _join(workdir: Path, kind: str, parts: int) -> None:
     (workdir / "run.json").write_text(json.dumps(info, indent=2))
     (workdir / "splits.csv").write_text((first / "splits.csv").read_text())
     metrics = write_metrics(workdir)
-    log(f"\n{parts} {kind}s, test cases\n{format_table(metrics)}")
+    log(f"\n{parts} {kind}s\n{format_table(metrics)}")
     log(f"report: {write_report(workdir)}")
 
 

@@ -134,3 +134,34 @@ VIEW_RUN = {
     "data": {"source": "phantom_mammo", "classes": ["non-malignant", "malignant"], "split_kind": "grouped",
              "notes": ["four-view phantoms made on the fly (seed 0, 256 px)"], "split_notes": ["32 patients"]},
 }
+
+
+def make_images(patients=40, *, split="multi", fold=0, repeat=0, seed=0, skill=1.0, positive=0.5, shift=0.0) -> Predictions:
+    """One to three images of every patient; cases and targets depend on split alone, scores also on seed (the network).
+
+    positive: share of malignant patients. shift: added to the malignant logit, as a network with another class prior does.
+    """
+    cases, network = (np.random.default_rng(list(f"{split}{more}".encode())) for more in ("", f"-{seed}"))
+    owner = np.repeat(np.arange(patients), cases.integers(1, 4, patients))
+    target = (owner < positive * patients).astype(int)
+    logit = 2 * skill * (target - 0.5) + cases.normal(size=len(owner)) + 0.4 * network.normal(size=len(owner)) + shift
+    score = 1 / (1 + np.exp(-logit))
+    return Predictions(
+        CLASSES, case_id=np.array([f"{split}/{k:03d}" for k in range(len(owner))]),
+        patient_id=np.array([f"{split}-p{k:03d}" for k in owner]), group=np.array([f"{split}-g{k:03d}" for k in owner]),
+        split=np.array([split] * len(owner)), fold=np.full(len(owner), fold), repeat=np.full(len(owner), repeat),
+        target=target, probabilities=np.stack([1 - score, score], axis=1),
+    )  # fmt: skip
+
+
+def make_router_history(epochs=6, parts=(("projector", 2, 4), ("query", 3, 4)), seed=0) -> list[dict]:
+    """A history with mixtures of experts whose routers become surer of themselves: (part, layers, experts)."""
+    rng, rows = np.random.default_rng(seed), make_history(epochs, gates=False)
+    for part, layers, experts in parts:
+        for layer in range(layers):
+            slope = rng.normal(size=experts)
+            for row in rows:
+                load = np.exp(0.1 * row["epoch"] * slope)
+                row |= {f"train/router_load_{part}{layer}_{k}": float(x) for k, x in enumerate(load / load.sum())}
+                row[f"train/router_entropy_{part}{layer}"] = float(np.log(experts) * (1 - 0.05 * row["epoch"] / (layer + 1)))
+    return rows

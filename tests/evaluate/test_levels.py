@@ -1,12 +1,18 @@
 """Patient-level metrics: the mean over a patient's images, and what makes a patient malignant."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from jaxmed.errors import UserError
-from jaxmed.evaluate.levels import level_estimates, patient_level
+from jaxmed.evaluate.levels import estimates_by_level, level_estimates, patient_level, several_images
 from jaxmed.evaluate.metrics import metric_values
 from jaxmed.evaluate.predictions import Predictions, concatenate
+from jaxmed.evaluate.summary import write_metrics
+
+from .synthetic import make_images
+from .test_report import build
 
 CLASSES = ("benign", "malignant")
 
@@ -72,3 +78,33 @@ def test_an_image_without_patient_and_a_strange_rule_are_refused():
         patient_level(table_of(["a"], [0], [0.2]), rule="all")
     with pytest.raises(UserError, match="no image has a known target"):
         patient_level(table_of(["a"], [-1], [0.2]))
+
+
+def test_levels_are_told_apart_only_where_patients_have_several_images():
+    assert several_images(table_of(["a", "a", "b"], [0, 0, 1], [0.1, 0.2, 0.3]))
+    assert not several_images(table_of(["a", "b"], [0, 1], [0.1, 0.2]))
+    assert not several_images(table_of(["a", "a", ""], [0, 0, 1], [0.1, 0.2, 0.3]))
+    again = concatenate([table_of(["a", "b"], [0, 1], [0.1, 0.2], fold=f) for f in range(2)])
+    assert not several_images(again)
+    assert list(estimates_by_level(again)) == ["image"]
+
+
+def test_more_than_two_classes_need_patients_of_one_class():
+    table = table_of(["a", "a", "b"], [0, 1, 1], [0.1, 0.2, 0.3])
+    assert several_images(table)
+    three = replace(table, classes=("x", "y", "z"), probabilities=np.full((3, 3), 1 / 3))
+    assert not several_images(three) and several_images(replace(three, target=np.array([0, 0, 2])))
+
+
+def test_the_report_shows_both_levels_of_one_network(tmp_path):
+    table = make_images(30, split="test")
+    page, levels = build(tmp_path, [table], features=False), level_estimates(table)
+    cells = []
+    for level in ("image", "patient"):
+        value = levels[level]["auc"]
+        cells.append(f"{value.value:.3f} {value.low:.3f} to {value.high:.3f}")
+    assert f"AUC {' '.join(cells)}" in page.text and f"Metric {len(table)} images 30 patients Method" in page.text
+    assert "A patient is malignant if any of the images is." in page.text
+    assert levels["patient"]["auc"].method == "DeLong, logit scale, 30 independent patients" in page.text
+    metrics = write_metrics(tmp_path)["test"]
+    assert metrics["patient/auc"]["low"] == levels["patient"]["auc"].low and metrics["auc"]["low"] == levels["image"]["auc"].low

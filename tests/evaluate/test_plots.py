@@ -10,6 +10,7 @@ from matplotlib.colors import same_color
 from sklearn.metrics import roc_curve
 
 from jaxmed.evaluate.breasts import one_per_study, rows_about
+from jaxmed.evaluate.calibration import reliability
 from jaxmed.evaluate.curves import gate_curves, gate_names, learning_curves
 from jaxmed.evaluate.embedding import match_features, perplexity_for, tsne, tsne_plot
 from jaxmed.evaluate.metrics import confusion_matrix
@@ -113,6 +114,16 @@ def test_a_class_without_cases_leaves_its_row_at_zero():
 def test_the_calibration_histogram_counts_every_case():
     figure = calibration_plot(make_table(60, group_size=2), "label")
     assert sum(bar.get_height() for bar in figure.axes[1].patches) == 60
+
+
+def test_corrected_probabilities_are_a_second_calibration_curve():
+    table, moved = make_table(60), make_table(60)
+    moved.probabilities = np.stack([1 - table.probabilities[:, 1] / 2, table.probabilities[:, 1] / 2], axis=1)
+    top = calibration_plot(table, "as it is", corrected=moved, corrected_label="moved").axes[0]
+    second, curve = lines(top)["moved", "--"], reliability(moved.target, moved.probabilities)
+    np.testing.assert_allclose(second.get_ydata(), curve.observed[curve.count > 0])
+    np.testing.assert_allclose(second.get_xdata(), curve.predicted[curve.count > 0])
+    assert "moved" not in [text.get_text() for text in calibration_plot(table, "x").axes[0].get_legend().get_texts()]
 
 
 def test_gate_boxes_show_each_case_once_in_the_colour_of_its_class():
