@@ -16,7 +16,6 @@ from jaxmed.explain.page import write_page
 from jaxmed.train.explain_cases import BreastCases, ImageCases, cases_of, indices_of
 from jaxmed.train.explain_step import Explainer
 from jaxmed.train.finish import load_best, prediction_rows
-from jaxmed.train.kinds import kind_of
 from jaxmed.train.loop import evaluate
 from jaxmed.train.modes import stored_config
 from jaxmed.train.setup import Run, log, prepare, prepare_data
@@ -74,16 +73,11 @@ def explain(
 
 def _trained_run(config: ConfigDict, workdir: Path, split: str, source: str | None) -> Run:
     """The workdir's best epoch, with the data to look at."""
-    trained = stored_config(workdir)
+    trained = stored_config(workdir, source=source, data=config.data if split == "all" and not source else None)
     if source:
-        trained.data.source, trained.data.dir = kind_of(trained).predict_source, source
         data = prepare_data(trained, None, predict=True)
-    elif split == "all":
-        kept = {key: trained.data[key] for key in kind_of(trained).fixed}
-        trained.data = ConfigDict(config.data.to_dict() | kept)
-        data = prepare_data(trained, workdir, divide=False)
     else:
-        data = prepare_data(trained, workdir)
+        data = prepare_data(trained, workdir, divide=split != "all")
     run = prepare(trained, workdir, data, quiet=True)
     load_best(run)
     return run

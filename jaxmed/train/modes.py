@@ -52,10 +52,7 @@ def cross_validate(config: ConfigDict, workdir: Path) -> None:
 
 def evaluate_checkpoint(config: ConfigDict, workdir: Path, split: str, output: str | None) -> None:
     """`--mode=eval`: the workdir's best epoch on a split, or with "all" on every case of `config.data`."""
-    trained = stored_config(workdir)
-    if split == "all":
-        kept = {key: trained.data[key] for key in kind_of(trained).fixed}
-        trained.data = ConfigDict(config.data.to_dict() | kept)
+    trained = stored_config(workdir, data=config.data if split == "all" else None)
     data = prepare_data(trained, workdir, divide=split != "all")
     target = Path(output) if output else workdir / f"eval_{split}"
     _test_elsewhere(trained, workdir, data, split, target)
@@ -65,8 +62,7 @@ def predict(config: ConfigDict, workdir: Path, source: str | None, output: str |
     """`--mode=predict`: the workdir's best epoch on a folder of images or a CSV; writes predictions.csv."""
     if not source:
         raise UserError("--mode=predict needs --input: a folder of images, or a CSV that names them")
-    trained = stored_config(workdir)
-    trained.data.update(source=kind_of(trained).predict_source, dir=source, test_sets="", patient_pattern="")
+    trained = stored_config(workdir, source=source)
     data = prepare_data(trained, None, predict=True)
     run = prepare(trained, workdir, data, quiet=True)
     load_best(run)
@@ -87,8 +83,12 @@ def check_data(config: ConfigDict) -> int:
     return report.exit_status
 
 
-def stored_config(workdir: Path) -> ConfigDict:
-    """The config of the run in `workdir`; keys that are younger than the run have their defaults."""
+def stored_config(workdir: Path, *, source: str | None = None, data: ConfigDict | None = None) -> ConfigDict:
+    """The config of the run in `workdir`; keys that are younger than the run have their defaults.
+
+    For other cases than the run's own: `source`, a folder or CSV to predict on, or `data`, another config's block, of which
+    what belongs to the trained network (`Kind.fixed`) stays the run's.
+    """
     path = Path(workdir) / "config.json"
     if not path.exists():
         raise UserError(f"{path} is missing: give the --workdir of a trained run")
@@ -97,6 +97,11 @@ def stored_config(workdir: Path) -> ConfigDict:
         for key, value in options.items():
             if isinstance(value, list | tuple):
                 options[key] = tuple(value)
+    kind = kind_of(config)
+    if source:
+        config.data.update(source=kind.predict_source, dir=source, test_sets="", patient_pattern="")
+    if data is not None:
+        config.data = ConfigDict(data.to_dict() | {key: config.data[key] for key in kind.fixed})
     return config
 
 

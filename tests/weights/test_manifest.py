@@ -12,8 +12,9 @@ WHERE, WHAT = {"hub", "package", "file", "file_source", "url", "sha256"}, {"lice
 LICENCES = {"Apache-2.0", "BSD-3-Clause", "MIT", "CC-BY-NC-4.0", "GPL-3.0-only OR LicenseRef-ETRI-Commercial"}
 CLASSES = {0, 1000, 11821, 21841, 21843}  # none, ImageNet-1k, timm's 12k, the 22k of Microsoft and Meta, Google's 21k
 SWIN = "_patch4_window7_224"
-# families whose published weights come without any licence: nobody may pass them on, so the manifest cannot name them
-WITHOUT_WEIGHTS = {"decoder_interaction", "medmamba"}
+# families whose weights the manifest cannot name: no licence, so that nobody may pass them on (medmamba), none released
+# (decoder_interaction), a shared folder without stable names (hsqformer)
+WITHOUT_WEIGHTS = {"decoder_interaction", "hsqformer", "medmamba"}
 # what the papers (or their code) load, with the file where they name one; the first entry of its architecture
 PAPERS = {
     "csa_moe": {"resnet18.tv_in1k": "", "vgg16.tv_in1k": "", "densenet121.tv_in1k": ""},
