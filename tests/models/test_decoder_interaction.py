@@ -143,6 +143,7 @@ def test_every_parameter_learns():
     assert [path for path, g in grads.items() if not np.any(g)] == []
 
 
+@pytest.mark.slow
 def test_statistics_of_frozen_layers_stay_and_all_others_move(trained):
     before, after = trained
     old, new = leaves(before), leaves(after)
@@ -156,6 +157,7 @@ def predict():
     return jax.jit(lambda model, image: model(image, aux=True))
 
 
+@pytest.mark.slow
 def test_a_case_alone_is_predicted_as_in_a_batch(trained, predict):
     together, alone = predict(trained[1], images()), predict(trained[1], images()[1:2])
     assert set(together) == {"logits", "mask_logits", "features", "upa"}
@@ -164,6 +166,7 @@ def test_a_case_alone_is_predicted_as_in_a_batch(trained, predict):
     np.testing.assert_allclose(together["upa"].sum(-1), 1.0, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_with_the_official_normaliser_a_case_depends_on_its_company(trained, predict):
     model = abstract(**TINY, use_hmsf=False, parity="official")
     shared = {path: value for path, value in leaves(trained[1]).items() if not path.endswith(("upa.total", "upa.weight"))}
@@ -174,6 +177,7 @@ def test_with_the_official_normaliser_a_case_depends_on_its_company(trained, pre
         assert (np.abs(a - b).max() < 1e-5) == same
 
 
+@pytest.mark.slow
 def test_outputs_are_those_of_the_released_code():
     spec = importlib.util.spec_from_file_location("golden_weights", GOLDEN / "weights.py")
     gw = importlib.util.module_from_spec(spec)
