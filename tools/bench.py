@@ -4,6 +4,7 @@
     python tools/bench.py --models swin_base_patch4_window7_224 vit_base_patch16_224 --steps forward train --batch 8
     python tools/bench.py --models resnet50 --size 128 --rounds 10 --no-torch
     python tools/bench.py --scan                           # the selective scan instead (docs/selective_scan.md)
+    python tools/bench.py --pruning --rounds 3             # X-Pruning at 2688 x 896 over the pruning ratio
 
 A training step is forward, backward and Adam on random ImageNet-like data in float32, 1000 classes; torch runs channels-last.
 The two take turns, two steps each per round, of which the second counts: the first step after the other side's finds its
@@ -41,6 +42,11 @@ def main() -> None:
 
         print(f"{device}, float32, {os.cpu_count()} cores, {args.rounds} rounds")
         return print_tables(args.rounds)
+    if args.pruning:
+        from bench_pruning import print_table
+
+        print(f"{device}, {os.cpu_count()} cores, {args.rounds} rounds")
+        return print_table(args.rounds)
     print(f"{device}, batch {args.batch}, {args.size} x {args.size}, float32, {args.threads} threads, {args.rounds} rounds")
     columns = f"{'jax ms':>9}{'torch ms':>10}{'ratio':>8}{'median':>8}{'quartiles':>12}{'compile s':>11}"
     print(f"{'model':30}{'step':8}" + columns)
@@ -58,6 +64,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--scan", action="store_true", help="time the selective scan and SS2D instead of networks")
+    parser.add_argument("--pruning", action="store_true", help="time X-Pruning over the ratio of pruned windows")
     parser.add_argument("--small-pages", action="store_true", help="do not ask for huge pages")
     parser.add_argument("--no-torch", action="store_true", help="time jaxmed alone")
     return parser.parse_args()

@@ -27,7 +27,7 @@ COUNTS = {
     "tf_efficientnet_lite3": 6_918_658, "tf_efficientnet_lite4": 11_728_130,
     "convnext_tiny": 27_821_666, "convnext_small": 49_456_226, "convnext_base": 87_568_514, "convnext_large": 196_233_410,
     f"swin_tiny{SWIN}": 27_520_892, f"swin_small{SWIN}": 48_838_796, f"swin_base{SWIN}": 86_745_274,
-    f"swin_large{SWIN}": 194_998_550,
+    f"swin_large{SWIN}": 194_998_550, "swin_pruned_tiny": 27_520_892,
     "vit_tiny_patch16_224": 5_524_802, "vit_small_patch16_224": 21_666_434, "vit_base_patch16_224": 85_800_194,
     "vit_large_patch16_224": 303_303_682,
     "hiera_tiny_224": 27_142_754, "hiera_small_224": 34_240_610, "hiera_base_224": 50_757_506,
