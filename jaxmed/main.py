@@ -24,7 +24,9 @@ MODES = ("train", "cv", "eval", "predict", "explain", "check_data", "show")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file in configs/, perhaps with :arguments", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "where the run lives; default runs/<config.name>")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "what to do")
-_SPLIT = flags.DEFINE_enum("split", "test", ("train", "val", "test", "all"), "eval, explain: which cases")
+_SPLIT = flags.DEFINE_string(
+    "split", "test", "eval, explain: train, val, test (or the name of a test set); all = every case of config.data"
+)
 _INPUT = flags.DEFINE_string("input", None, "predict, explain: a folder of images, or a CSV with the columns image, mask")
 _OUTPUT = flags.DEFINE_string("output", None, "eval, predict, explain: where results go; default below the workdir")
 _CASES = flags.DEFINE_string("cases", None, "explain: case ids, separated by commas; default: the most wrong and most certain")

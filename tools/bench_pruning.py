@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from bench_scan import fastest
 from flax import nnx
 
 import jaxmed
@@ -49,18 +50,6 @@ def compiled(name: str, ratio: float, dtype: str, views: list[jax.Array]) -> tup
     program = jax.jit(forward).lower(leaves, *views).compile()
     seconds, memory = time.perf_counter() - start, program.memory_analysis().temp_size_in_bytes
     return lambda: program(leaves, *views).block_until_ready(), program.cost_analysis()["flops"], memory, seconds
-
-
-def fastest(calls: list[Callable[[], None]], rounds: int) -> list[float]:
-    """Milliseconds of each call's fastest run; the calls take turns."""
-    best = [float("inf")] * len(calls)
-    for _ in range(rounds):
-        for i, call in enumerate(calls):
-            call()
-            start = time.perf_counter()
-            call()
-            best[i] = min(best[i], (time.perf_counter() - start) * 1e3)
-    return best
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ OPTIONS = {
     "paper_protocol": False,
     "also_train": (),
 }
+_NO_COPIES = ["copies of pictures were not looked for"]
 
 
 def make_split(
@@ -75,16 +76,13 @@ def make_split(
             cases choose the epoch too, as in papers that have no other. A source with test sets of its own
             (`source.test_sets`) is divided into training and validation only; there `paper_protocol` joins validation
             and the first test set, and sets named in `also_train` go into training.
-        fold, num_folds: hold out fold `fold` of `num_folds`, as the test split, or as the validation split where the
-            source has test sets.
+        fold, num_folds: hold out fold `fold` of `num_folds` as the test split (with test sets: as the validation split).
         skipped: cases that could not be read (`Cache.skipped`): left out.
 
     Raises:
         UserError: a case without label, a class too small to divide, a patient or group across the source's own splits.
     """
-    options = {key: data.get(key, default) for key, default in OPTIONS.items()}
-    _check_cases(source)
-    labels = np.array([case.label for case in source.cases])
+    options, labels = {key: data.get(key, default) for key, default in OPTIONS.items()}, _known_labels(source)
     pairs, conflicts = _find_duplicates(thumbnails, labels, options)
     groups = case_groups(source, pairs)
     sets = tuple(name for name in source.test_sets if name not in options["also_train"])
@@ -100,10 +98,8 @@ def make_split(
         _divide(names, folds, fixed, labels, groups, source.classes, options, seed, fold, num_folds)
     rows = _rows(source, groups, names, folds)
     notes = ["the split is the source's own column, used as it is"] if given is not None else []
-    notes += _set_notes(source, options)
-    notes += _patient_notes(source)
-    copies = ["copies of pictures were not looked for"]
-    notes += copies if thumbnails is None else _duplicate_notes(groups, pairs, labels, options)
+    notes += _set_notes(source, options) + _patient_notes(source)
+    notes += _NO_COPIES if thumbnails is None else _duplicate_notes(groups, pairs, labels, options)
     notes += _conflict_notes(source, conflicts, options, bool(drop)) + _skip_notes(source, skipped or {})
     notes += _count_notes(rows, source.classes)
     kind = GROUPED if options["group_duplicates"] else LEAKY
@@ -139,7 +135,8 @@ def describe_conflicts(source: Source, conflicts: Pairs) -> list[str]:
     return [f"{named(first)} = {named(second)}, correlation {value:.4f}" for first, second, value in conflicts]
 
 
-def _check_cases(source: Source) -> None:
+def _known_labels(source: Source) -> np.ndarray:
+    """The label of every case; UserError: an id used twice, a case without label."""
     names = Counter(case.case_id for case in source.cases)
     if twice := [name for name, count in names.items() if count > 1]:
         raise UserError(f"case_id {twice[0]!r} is used {names[twice[0]]} times; every case needs its own")
@@ -148,6 +145,7 @@ def _check_cases(source: Source) -> None:
             raise UserError(
                 f"case {case.case_id} has no label: a split for training needs one of {', '.join(source.classes)}"
             )
+    return np.array([case.label for case in source.cases])
 
 
 def _find_duplicates(thumbnails: np.ndarray | None, labels: np.ndarray, options: Mapping) -> tuple[Pairs, Pairs]:

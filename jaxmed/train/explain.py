@@ -167,6 +167,6 @@ def _words(kind: ImageCases | BreastCases, index: int, probabilities: np.ndarray
 def _split_of(run: Run, index: int) -> str:
     if run.data.split is None:
         return ""
-    return next((name for name in ("train", "val", "test") if index in run.data.split.indices(name)), "")
+    return next((name for name in ("train", "val", *run.data.split.test_sets) if index in run.data.split.indices(name)), "")
 
 

@@ -74,9 +74,12 @@ class Run:
         return -(-draws // self.config.batch_size)
 
     def indices(self, split: str) -> np.ndarray:
-        """Rows of the source that belong to a split; "all" is every readable case."""
+        """Rows of the source that belong to a split; "all" is every readable case. UserError for another name."""
         if split == "all":
             return np.array([i for i in range(len(self.source.cases)) if i not in self.data.cache.skipped])
+        known = ("train", "val", *self.data.split.test_sets)
+        if split not in known:
+            raise UserError(f"split {split!r} is unknown; this run has {', '.join(known)} (or all)")
         return self.data.split.indices(split)
 
     def train_batches(self, start: int) -> Iterator[dict]:
