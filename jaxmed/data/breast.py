@@ -61,6 +61,18 @@ def crop_breast(pixels: Shaped[np.ndarray, "h w"]) -> Shaped[np.ndarray, "h2 w2"
     return np.ascontiguousarray(pixels[top:bottom, left:right])
 
 
+def pad_to_ratio(pixels: Shaped[np.ndarray, "h w"], size: tuple[int, int]) -> Shaped[np.ndarray, "h2 w2"]:
+    """Black added until height : width is that of `size`, to the pixel.
+
+    A picture too tall gets it on its right, so that the chest wall stays at the left edge; one too wide above and below.
+    """
+    height, width = pixels.shape
+    taller = max(height, round(width * size[0] / size[1]))
+    wider = max(width, round(height * size[1] / size[0]))
+    above = (taller - height) // 2
+    return np.pad(pixels, ((above, taller - height - above), (0, wider - width)))
+
+
 def resize(pixels: Shaped[np.ndarray, "h w"], size: int | tuple[int, int]) -> Shaped[np.ndarray, "h2 w2"]:
     """To size x size, or to (height, width); the aspect ratio is not kept, as in the four-view paper.
 

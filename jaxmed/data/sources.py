@@ -10,6 +10,7 @@ from jaxmed.data.cases import Source
 from jaxmed.errors import UserError
 
 if TYPE_CHECKING:  # needs pydicom's modules no more than make_source does
+    from jaxmed.data.breasts import BreastSource
     from jaxmed.data.studies import StudySource
 
 # Modules are loaded on use: `phantom` needs neither tensorflow_datasets nor a folder.
@@ -26,6 +27,13 @@ _STUDY_SOURCES = {
     "folder_views": ("jaxmed.data.folder_views", "FolderViewsSource"),
     "phantom_mammo": ("jaxmed.data.phantom_mammo", "PhantomMammoSource"),
     "study_records": ("jaxmed.data.study_records", "RecordStudySource"),
+}
+
+_BREAST_SOURCES = {
+    "cbis_ddsm": ("jaxmed.data.cbis_ddsm", "CbisDdsmSource"),
+    "folder_pairs": ("jaxmed.data.folder_pairs", "FolderPairsSource"),
+    "phantom_pairs": ("jaxmed.data.phantom_pairs", "PhantomPairsSource"),
+    "vindr_mammo": ("jaxmed.data.vindr_mammo", "VindrMammoSource"),
 }
 
 
@@ -56,10 +64,23 @@ def make_study_source(data: Mapping, *, predict: bool = False) -> "StudySource":
     Raises:
         UserError: unknown source, or whatever is wrong with its files.
     """
+    return _open(data, _STUDY_SOURCES, "four-view studies", predict)
+
+
+def make_breast_source(data: Mapping, *, predict: bool = False) -> "BreastSource":
+    """Opens the source of breasts with a CC and an MLO view that `data.source` names: see `jaxmed.data.breasts`.
+
+    Raises:
+        UserError: unknown source, or whatever is wrong with its files.
+    """
+    return _open(data, _BREAST_SOURCES, "breasts with two views", predict)
+
+
+def _open(data: Mapping, table: Mapping[str, tuple[str, str]], what: str, predict: bool):
     name = data.get("source")
-    if name not in _STUDY_SOURCES:
-        raise UserError(f"data.source={name!r} has no four-view studies; choose one of {', '.join(sorted(_STUDY_SOURCES))}")
-    module, kind = _STUDY_SOURCES[name]
+    if name not in table:
+        raise UserError(f"data.source={name!r} has no {what}; choose one of {', '.join(sorted(table))}")
+    module, kind = table[name]
     return getattr(importlib.import_module(module), kind)(data, predict=predict)
 
 

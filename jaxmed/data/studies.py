@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, UInt8, UInt16
 
 from jaxmed.data import breast, dicom, image_io
 from jaxmed.data.cases import Case
@@ -139,7 +139,7 @@ class FileStudySource(StudySource):
         parts = [f"v{PICTURE_VERSION}", f"{self.size}", f"crop {self.crop}"]
         for name in VIEWS:
             if (path := self.studies[index].views.get(name)) is not None:
-                parts.append(f"{name} {path} {_state(Path(path))}")
+                parts.append(f"{name} {path} {file_state(Path(path))}")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -149,10 +149,19 @@ def read_view(path: Path, name: str, size: tuple[int, int], crop: bool = False) 
     Args:
         name: which of VIEWS it is; it wins over a DICOM header.
     """
+    return breast.to_uint8(breast.resize(read_oriented(path, name, crop), size))
+
+
+def read_oriented(path: Path, name: str, crop: bool = False) -> UInt16[np.ndarray, "h w"]:
+    """One view at native size: gray levels stretched to 0..65535, chest wall on the left, perhaps cropped to the breast.
+
+    Args:
+        name: which of VIEWS it is; it wins over a DICOM header.
+    """
     side, view = name.split("_")
     pixels = dicom.read_dicom(path, side, view).pixels if dicom.is_dicom(path) else _stretch(path)
     pixels = breast.orient(pixels, side)
-    return breast.to_uint8(breast.resize(breast.crop_breast(pixels) if crop else pixels, size))
+    return breast.crop_breast(pixels) if crop else pixels
 
 
 def _stretch(path: Path) -> np.ndarray:
@@ -164,9 +173,9 @@ def _stretch(path: Path) -> np.ndarray:
     return np.round((pixels - low) * (dicom.WHITE / (high - low))).astype(np.uint16)
 
 
-def view_size(data: Mapping) -> tuple[int, int]:
+def view_size(data: Mapping, default: int | tuple[int, int] = 512) -> tuple[int, int]:
     """`data.size` as (height, width)."""
-    size = data.get("size") or 512
+    size = data.get("size") or default
     height, width = (size, size) if isinstance(size, int) else tuple(size)
     if min(height, width) < 32:
         raise UserError(f"data.size={size}: views need at least 32 x 32 pixels")
@@ -226,7 +235,8 @@ def describe(studies: Sequence[Study]) -> str:
     return "".join(parts)
 
 
-def _state(path: Path) -> str:
+def file_state(path: Path) -> str:
+    """Size and time of change of a file, as a text; UserError if there is no such file."""
     try:
         state = path.stat()
     except OSError as error:
