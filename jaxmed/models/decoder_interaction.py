@@ -14,6 +14,7 @@ from jaxmed.nn import BatchNorm, Conv, Linear, dropout, global_avg_pool
 from jaxmed.nn.attention_gate import AttentionGate
 from jaxmed.nn.context_block import ContextBlock
 from jaxmed.nn.frozen_norm import freeze_norms
+from jaxmed.nn.image_size import check_multiple
 from jaxmed.nn.keras_defaults import KERAS_INIT, KERAS_NORM
 from jaxmed.nn.task_interaction import TaskInteraction
 from jaxmed.nn.uncertainty import UncertaintyProxyAttention
@@ -115,7 +116,7 @@ class DecoderInteraction(nnx.Module):
     def __call__(
         self, image: Float[Array, "b h w c"], train: bool = False, aux: bool = False, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "b h w m"] | dict[str, Array]:
-        check_size(image)
+        check_multiple(image, STRIDE)
         encoded = self.encode(image, train, rngs)
         means = [global_avg_pool(x) for x in encoded[1:]]  # the first map is for the decoder alone
         x, interaction, streams, weights = encoded[-1], means[::-1], [], []
@@ -181,9 +182,3 @@ def check_norm(upa_norm: str | None, parity: str | None) -> str:
     if parity not in (None, "official"):
         raise UserError(f"parity={parity!r} is neither None (cases are independent) nor 'official' (the released code)")
     return upa_norm or ("batch" if parity else "ema")
-
-
-def check_size(image: Array) -> None:
-    """Raises UserError unless the image halves five times without a remainder."""
-    if image.ndim != 4 or any(n % STRIDE or not n for n in image.shape[1:3]):
-        raise UserError(f"images are [b, h, w, c] with h and w multiples of {STRIDE}; got {list(image.shape)}")
