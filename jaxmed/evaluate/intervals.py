@@ -5,7 +5,7 @@ formula is used for the AUC only where every case is a cluster of its own.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -32,6 +32,15 @@ class Estimate:
     method: str = ""
     sd: float | None = None
     runs: tuple[float, ...] = ()
+
+
+def plain(value: object) -> object:
+    """For JSON: estimates become objects without their empty parts, numbers that are not defined None."""
+    if isinstance(value, Estimate):
+        value = {key: part for key, part in asdict(value).items() if part not in (None, ())}
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def independent(table: Predictions) -> bool:
@@ -104,10 +113,14 @@ def _without_variation(name: str, value: float, table: Predictions) -> Estimate:
     involved = _denominator(name, table)
     if involved is None or value not in (0.0, 1.0):
         return Estimate(value, method="no interval: every resample gives this value")
-    groups = len(np.unique(table.clusters()[involved]))
+    seen = "no error" if value == 1.0 else "no success"
+    return exact_estimate(value, len(np.unique(table.clusters()[involved])), seen)
+
+
+def exact_estimate(value: float, groups: int, seen: str) -> Estimate:
+    """A share of 0 or 1 with its exact (Clopper-Pearson) interval over independent groups; `seen` says what was seen."""
     bound = (ALPHA / 2) ** (1 / groups)
     low, high = (bound, 1.0) if value == 1.0 else (0.0, 1 - bound)
-    seen = "no error" if value == 1.0 else "no success"
     return Estimate(value, low, high, f"exact (Clopper-Pearson) over {groups} independent groups: {seen} seen")
 
 

@@ -13,6 +13,7 @@ TEXT_COLUMNS = ("case_id", "patient_id", "group", "split")
 COUNT_COLUMNS = ("fold", "repeat")
 PREFIX = "prob_"
 STUDY = "study_id"  # an extra: the study a breast belongs to
+MASK = "iou"  # an extra: the table has the columns of `mask_scores`; nan where the true mask is not known
 
 
 @dataclass
@@ -20,11 +21,11 @@ class Predictions:
     """The rows of predictions.csv as numpy columns of length n.
 
     Attributes:
-        classes: class names; the last one is the positive class of binary metrics.
+        classes: class names; the last one is the positive class of binary metrics. Of masks alone: the names in `target`.
         case_id, patient_id, group, split: text; "" where not known.
         fold, repeat: int; 0 where a run has one fold or one repeat.
         target: int, index into `classes`; -1 where the truth is not known.
-        probabilities: float64 [n, classes]. Rows need not sum to 1 (independent sigmoids).
+        probabilities: float64 [n, classes]. Rows need not sum to 1 (independent sigmoids). [n, 0]: masks and no classes.
         extras: further columns by name (gate weights, mask scores): float64 where every cell is a number or empty.
     """
 
@@ -55,9 +56,18 @@ class Predictions:
                 keep &= column == wanted
         return self.take(keep)
 
+    @property
+    def masks_only(self) -> bool:
+        """Whether the network decides about masks and not about classes."""
+        return self.probabilities.shape[1] == 0
+
     def known(self) -> "Predictions":
-        """The rows whose truth is known."""
-        return self.take(self.target >= 0)
+        """The rows whose truth is known: the class, or where there are masks only the mask."""
+        return self.with_mask() if self.masks_only else self.take(self.target >= 0)
+
+    def with_mask(self) -> "Predictions":
+        """The rows whose true mask is known; none without mask scores."""
+        return self.take(~np.isnan(self.extras[MASK]) if MASK in self.extras else np.zeros(len(self), bool))
 
     def parts(self) -> list["Predictions"]:
         """One table per trained network, by repeat and then fold."""
@@ -100,7 +110,7 @@ class Predictions:
                 **{name: str(getattr(self, name)[i]) for name in TEXT_COLUMNS},
                 **{name: int(getattr(self, name)[i]) for name in COUNT_COLUMNS},
                 "target": self.classes[self.target[i]] if self.target[i] >= 0 else "",
-                **{PREFIX + name: float(self.probabilities[i, k]) for k, name in enumerate(self.classes)},
+                **{PREFIX + self.classes[k]: float(p) for k, p in enumerate(self.probabilities[i])},
                 **{name: value[i].item() for name, value in self.extras.items()},
             }
 

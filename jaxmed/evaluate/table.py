@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxmed.errors import UserError
 from jaxmed.evaluate.breasts import TEXT_EXTRAS, prob_column, second_tasks, target_column
-from jaxmed.evaluate.predictions import COUNT_COLUMNS, PREFIX, TEXT_COLUMNS, Predictions, concatenate
+from jaxmed.evaluate.predictions import COUNT_COLUMNS, MASK, PREFIX, TEXT_COLUMNS, Predictions, concatenate
 
 __all__ = ["Predictions", "concatenate", "read_predictions", "write_predictions"]
 
@@ -19,7 +19,8 @@ def write_predictions(path: str | Path, rows: Iterable[Mapping[str, object]] | P
 
     Args:
         rows: mappings with case_id, patient_id, group, split, fold, repeat, target (class name, "" if not known),
-            prob_<class> for every class in order, then extras; the same keys in every row.
+            prob_<class> for every class in order (none of a network without classes), then extras; the same keys in
+            every row.
 
     Raises:
         UserError: rows that do not share their columns, or no row at all.
@@ -80,13 +81,16 @@ def _check_header(path: Path, header: list[str]) -> tuple[str, ...]:
     if len(set(header)) != len(header):
         raise UserError(f"{path}: the header names a column twice: {', '.join(header)}")
     classes = tuple(name.removeprefix(PREFIX) for name in header if name.startswith(PREFIX))
-    if len(classes) < 2:
-        raise UserError(f"{path}: needs one column prob_<class> for each of two or more classes; found {classes}")
+    if len(classes) < 2 and (classes or MASK not in header):
+        raise UserError(f"{path}: needs one column prob_<class> for each of two or more classes, or for masks without classes "
+                        f"a column {MASK}; found {classes}")
     return classes
 
 
 def _from_columns(path: Path, classes: tuple[str, ...], columns: dict[str, list[str]]) -> Predictions:
     probabilities = [_probabilities(path, PREFIX + name, columns[PREFIX + name]) for name in classes]
+    probabilities = np.stack(probabilities, axis=1) if classes else np.zeros((len(columns["target"]), 0))
+    classes = classes or tuple(sorted(set(columns["target"]) - {""}))
     known = {*TEXT_COLUMNS, *COUNT_COLUMNS, "target", *(PREFIX + name for name in classes)}
     extras = {name: _extra(values) for name, values in columns.items() if name not in known}
     extras |= {name: np.array(columns[name], dtype=str) for name in TEXT_EXTRAS if name in columns}
@@ -101,7 +105,7 @@ def _from_columns(path: Path, classes: tuple[str, ...], columns: dict[str, list[
         **{name: np.array(columns[name], dtype=str) for name in TEXT_COLUMNS},
         **{name: _integers(path, name, columns[name]) for name in COUNT_COLUMNS},
         target=_targets(path, classes, columns["target"]),
-        probabilities=np.stack(probabilities, axis=1),
+        probabilities=probabilities,
         extras=extras,
     )
 

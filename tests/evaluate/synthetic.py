@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxmed.evaluate.mask_files import CaseMasks
+from jaxmed.evaluate.mask_scores import mask_scores
 from jaxmed.evaluate.table import Predictions, read_predictions, write_predictions
 
 CLASSES = ("benign", "malignant")
@@ -165,3 +167,37 @@ def make_router_history(epochs=6, parts=(("projector", 2, 4), ("query", 3, 4)), 
                 row |= {f"train/router_load_{part}{layer}_{k}": float(x) for k, x in enumerate(load / load.sum())}
                 row[f"train/router_entropy_{part}{layer}"] = float(np.log(experts) * (1 - 0.05 * row["epoch"] / (layer + 1)))
     return rows
+
+
+NORMAL_CLASSES = ("normal", "benign", "malignant")
+
+
+def make_lesions(n=45, *, seed=0, split="test", repeat=0, fold=0, classes=True, upa=True, size=48) -> tuple[Predictions, list]:
+    """Ellipses and what a network that is mostly right draws of them, as a table and as `CaseMasks`; every third is normal.
+
+    Lesions depend on the split, drawings also on seed: case 1 gets no drawing, case 4 one beside the lesion, case 3 (normal) a
+    false alarm. Without `classes` the table has masks alone.
+    """
+    cases, network = np.random.default_rng(list(split.encode())), np.random.default_rng([seed, 7])
+    target, rows, files = np.arange(n) % 3, [], []
+    shifts, beside = network.normal(scale=1.2, size=(n, 2)), np.array([[0.0, 0.0], [20.0, 20.0]])
+    y, x = np.mgrid[:size, :size]
+    for k in range(n):
+        place, radii = cases.uniform(16, 24, 2), np.exp(cases.uniform(1, 2.5, 2))
+        stretch = np.exp(network.normal(scale=0.15, size=2))
+        inside = ((y - place[0]) / radii[0]) ** 2 + ((x - place[1]) / radii[1]) ** 2 < 1
+        moved = place + shifts[k] + beside[int(k == 4)]
+        drawn = ((y - moved[0]) / (radii[0] * stretch[0])) ** 2 + ((x - moved[1]) / (radii[1] * stretch[1])) ** 2 < 1
+        true = inside & (target[k] > 0)
+        predicted = drawn & (target[k] > 0 or k == 3) & (k != 1)
+        picture = np.clip(110 - 60 * true + cases.normal(scale=18, size=(size, size)), 0, 255).astype(np.uint8)
+        files.append(CaseMasks(f"{split}-{k:03d}", split, picture, predicted, true))
+        rows.append(mask_scores(predicted, true))
+    table = make_table(n, NORMAL_CLASSES, seed=seed, split=split, repeat=repeat, fold=fold, gates=False)
+    if not classes:
+        table.probabilities = np.zeros((n, 0))
+    table.extras |= {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    for level, share in zip(("d1", "d2", "d3", "d4"), (0.35, 0.3, 0.6, 0.8), strict=True) if upa else ():
+        weight = np.clip(share + 0.05 * network.normal(size=n), 0, 1)
+        table.extras |= {f"upa_{level}_seg": weight, f"upa_{level}_cls": 1 - weight}
+    return table, files

@@ -7,7 +7,7 @@ from jaxmed.errors import UserError
 from jaxmed.evaluate.metrics import metric_values
 from jaxmed.evaluate.table import concatenate, read_predictions, write_predictions
 
-from .synthetic import make_table
+from .synthetic import make_lesions, make_table
 
 
 def test_a_table_comes_back_exactly(tmp_path):
@@ -51,6 +51,17 @@ def test_a_broken_file_names_the_place(tmp_path, old, new, message):
     with pytest.raises(UserError, match=message) as error:
         read_predictions(path)
     assert "p.csv" in str(error.value)
+
+
+def test_a_table_of_masks_alone_comes_back_and_keeps_the_names_of_its_targets(tmp_path):
+    table, _ = make_lesions(9, classes=False)
+    table.target[2], table.extras["iou"][4] = -1, np.nan
+    write_predictions(tmp_path / "p.csv", table)
+    back = read_predictions(tmp_path / "p.csv")
+    assert back.masks_only and back.classes == ("benign", "malignant", "normal") and back.target[2] == -1
+    assert "prob_" not in (tmp_path / "p.csv").read_text()
+    np.testing.assert_array_equal(back.extras["hd95"], table.extras["hd95"])
+    assert len(back.known()) == 8 and len(back.average_repeats()) == len(back.parts()[0]) == 9
 
 
 @pytest.mark.parametrize("value", [1.5, -0.1, float("nan")])
