@@ -11,7 +11,7 @@ from jaxtyping import UInt16
 from jaxmed.data import breast
 from jaxmed.data.cases import Case, Source
 from jaxmed.data.sources import first_ten
-from jaxmed.data.studies import LABELS, PICTURE_VERSION, file_state, read_oriented, view_size
+from jaxmed.data.studies import LABELS, PICTURE_VERSION, Study, file_state, read_oriented, view_size
 from jaxmed.errors import UserError
 
 PAIR = ("cc", "mlo")  # the views of a breast, in the order in which two-view networks take them
@@ -67,6 +67,9 @@ class BreastSource(Source):
         self.cases = [Case(item.case_id, item.label, item.patient_id or item.study_id, item.split) for item in self.breasts]
         self.notes.append(describe(self.breasts, self.classes))
 
+    def columns(self, index: int) -> dict[str, str]:
+        return {"study_id": self.breasts[index].study_id, "side": self.breasts[index].side}
+
     def read(self, index: int) -> dict[str, UInt16[np.ndarray, "h w"]]:
         """The pixels of one breast at native size, chest wall on the left: "cc" and "mlo", uint16 [h, w] of their own sizes.
 
@@ -103,6 +106,22 @@ class FileBreastSource(BreastSource):
             path = Path(getattr(self.breasts[index], name))
             parts.append(f"{name} {path} {file_state(path)}")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def pair_views(studies: Sequence[Study]) -> tuple[list[Breast], list[str]]:
+    """The breasts of these studies that have both views, left before right, and a note that counts the others."""
+    breasts, lacking = [], []
+    for study in studies:
+        for k, side in enumerate(("left", "right")):
+            cc, mlo = (study.views.get(f"{side[0].upper()}_{name.upper()}") for name in PAIR)
+            case_id = f"{study.study_id}:{side}"
+            if cc is not None and mlo is not None:
+                facts = (study.study_id, study.patient_id, study.split, study.birads[k])
+                breasts.append(Breast(case_id, study.label[k], cc, mlo, side, *facts))
+            elif cc is not None or mlo is not None:
+                lacking.append(case_id)
+    note = f"{len(lacking)} breasts lack their CC or their MLO view: left out ({first_ten(lacking)})"
+    return breasts, [note] if lacking else []
 
 
 def describe(breasts: Sequence[Breast], classes: Sequence[str]) -> str:

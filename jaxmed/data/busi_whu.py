@@ -18,6 +18,7 @@ from pathlib import Path
 
 from jaxmed.data import records
 from jaxmed.data.folder_rows import Problems, is_image
+from jaxmed.data.sources import data_folder
 from jaxmed.errors import UserError
 
 CLASSES = ("benign", "malignant")
@@ -45,9 +46,7 @@ def list_files(root: str | Path | None) -> list[WhuFiles]:
     Raises:
         UserError: no folder, no images; and, all at once, images without a mask or without a class.
     """
-    if not root or not Path(root).expanduser().is_dir():
-        raise UserError(f"data.dir={str(root)!r} is not a folder; {WHERE}")
-    root = Path(root).expanduser()
+    root = data_folder(root, WHERE)
     images = sorted(path for path in root.rglob("*") if _holder(path) in IMAGE_FOLDERS and is_image(path))
     if not images:
         raise UserError(f"{root}: no images in folders named {', '.join(IMAGE_FOLDERS)}; {WHERE}")

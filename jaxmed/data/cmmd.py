@@ -26,7 +26,7 @@ from jaxmed.data import dicom
 from jaxmed.data.folder_rows import Problems
 from jaxmed.data.folder_views import header_or_error
 from jaxmed.data.reading import Progress, parallel_map
-from jaxmed.data.sources import first_ten
+from jaxmed.data.sources import data_folder, first_ten
 from jaxmed.data.studies import SIDES, FileStudySource, Study
 from jaxmed.data.tables import read_grid
 from jaxmed.errors import UserError
@@ -65,7 +65,7 @@ class CmmdSource(FileStudySource):
     name = "cmmd"
 
     def __init__(self, data: Mapping, needs: tuple[str, ...] = ("views",), predict: bool = False):
-        root = _root(data.get("dir"))
+        root = data_folder(data.get("dir"), WHERE)
         table = _table(root, TOMPEI)
         breasts = read_breasts(table or _table(root, CMMD, required=True))
         headers, notes = scan(root, bool(data.get("skip_bad", False)))
@@ -74,12 +74,6 @@ class CmmdSource(FileStudySource):
         studies, more = build_studies(headers, breasts, str(data.get("invisible", "malignant")))
         notes += [*more, "CMMD's layout was written from public descriptions: check these counts (2,601 breasts)"]
         super().__init__(studies, notes, data, predict)
-
-
-def _root(path: str | Path | None) -> Path:
-    if not path or not Path(path).expanduser().is_dir():
-        raise UserError(f"data.dir={str(path)!r} is not a folder; {WHERE}")
-    return Path(path).expanduser()
 
 
 def _table(root: Path, patterns: Sequence[str], required: bool = False) -> Path | None:
@@ -150,11 +144,8 @@ def scan(root: Path, skip_bad: bool = False) -> tuple[list[dicom.Header], list[s
         else:
             headers.append(header)
     progress.end()
-    if not skip_bad:
-        problems.hint = "repair or remove them, or leave them out with data.skip_bad=True"
-        problems.raise_if_any()
-    left = [f"{len(problems.found)} DICOM files left out: {first_ten(problems.found)}"] if problems.found else []
-    return headers, left
+    problems.hint = "repair or remove them, or leave them out with data.skip_bad=True"
+    return headers, problems.raise_or_note(skip_bad, "DICOM files")
 
 
 def build_studies(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jaxmed.data.image_io import IMAGE_SUFFIXES
+from jaxmed.data.sources import first_ten
 from jaxmed.errors import UserError
 
 SHOWN = 10  # offending rows printed in full
@@ -42,6 +43,12 @@ class Problems:
             lines += [self.hint] if self.hint else []
             count = f"{len(self.found)} problem{'s' if len(self.found) > 1 else ''}"
             raise UserError(f"{self.source}: {count}\n  " + "\n  ".join(lines))
+
+    def raise_or_note(self, skip: bool, what: str) -> list[str]:
+        """As `raise_if_any`; with `skip` instead one note: "3 DICOM files left out: ..."."""
+        if not skip:
+            self.raise_if_any()
+        return [f"{len(self.found)} {what} left out: {first_ten(self.found)}"] if self.found else []
 
 
 def with_patients(path: Path, rows: list[Row], pattern: str) -> list[Row]:

@@ -23,7 +23,7 @@ from jaxmed.data.folder_csv import SPLITS
 from jaxmed.data.folder_rows import Problems
 from jaxmed.data.reading import parallel_map
 from jaxmed.data.studies import VIEWS, FileStudySource, Study
-from jaxmed.data.tables import read_lines
+from jaxmed.data.tables import check_columns, read_lines
 from jaxmed.errors import UserError
 
 HEADER = "study_id,view,image,label,birads,patient_id,split"
@@ -57,10 +57,14 @@ class FolderViewsSource(FileStudySource):
     name = "folder_views"
 
     def __init__(self, data: Mapping, needs: tuple[str, ...] = ("views",), predict: bool = False):
-        path = _find(data.get("dir"))
-        pictures = read_folder(path) if path.is_dir() else read_csv(path)
-        studies = group_pictures(pictures, path)
-        super().__init__(studies, (), data, predict)
+        super().__init__(read_studies(data.get("dir")), (), data, predict)
+
+
+def read_studies(place: str | Path | None) -> list[Study]:
+    """The studies of a CSV or a folder of DICOM files; raises as `FolderViewsSource`."""
+    path = _find(place)
+    pictures = read_folder(path) if path.is_dir() else read_csv(path)
+    return group_pictures(pictures, path)
 
 
 def _find(path: str | Path | None) -> Path:
@@ -75,10 +79,7 @@ def _find(path: str | Path | None) -> Path:
 def read_csv(path: Path) -> list[Picture]:
     """The pictures of a CSV, checked row by row; see the module's page for its columns."""
     lines = read_lines(path, f"the header {HEADER} and one row per picture")
-    have = lines[0][1]
-    for choice in (("image",), ("study_id", "patient_id"), ("view",)):
-        if not set(choice) & set(have):
-            raise UserError(f"{path}: no column {' or '.join(choice)} (found: {', '.join(have)}); the header is {HEADER}")
+    check_columns(path, lines, "image", ("study_id", "patient_id"), "view", fix=f"the header is {HEADER}")
     problems = Problems(path)
     pictures = [_picture(path.parent, number, cells, problems) for number, cells in lines]
     filled = [bool(picture.split) for picture in pictures]

@@ -107,6 +107,13 @@ def first_ten(items: Sequence) -> str:
     return ", ".join(str(item) for item in items[:10]) + more
 
 
+def data_folder(place: str | Path | None, fix: str) -> Path:
+    """`data.dir` as a folder that exists; else a UserError that ends with `fix`."""
+    if not place or not Path(place).expanduser().is_dir():
+        raise UserError(f"data.dir={str(place)!r} is not a folder; {fix}")
+    return Path(place).expanduser()
+
+
 def cache_root(data: Mapping) -> Path:
     """Where prepared records and decoded images live: `data.cache_dir`, else JAXMED_CACHE, else ~/.cache/jaxmed."""
     folder = data.get("cache_dir") or os.environ.get("JAXMED_CACHE") or "~/.cache/jaxmed"

@@ -27,6 +27,15 @@ def read_lines(path: Path, expected: str) -> list[tuple[int, dict[str, str]]]:
     return lines
 
 
+def check_columns(path: Path, lines: list[tuple[int, dict[str, str]]], *choices: str | tuple[str, ...], fix: str = "") -> None:
+    """A UserError unless every one of `choices` (a column, or several of which one is enough) is among the columns."""
+    have = lines[0][1]
+    for choice in choices:
+        names = (choice,) if isinstance(choice, str) else choice
+        if not set(names) & set(have):
+            raise UserError(f"{path}: no column {' or '.join(names)} (found: {', '.join(have)}); {fix}")
+
+
 def _clean(cells: dict) -> dict[str, str]:
     return {key.strip(): (value or "").strip() for key, value in cells.items() if key}
 

