@@ -55,10 +55,10 @@ def apply(
     image: UInt8[np.ndarray, "h w"], mask: UInt8[np.ndarray, "h w"], what: Draw
 ) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]:
     """Flips, then rotates about the picture's centre: image bilinear, mask nearest, zeros from outside."""
-    image, mask = (_flip(array, what) for array in (image, mask))
+    image, mask = (flipped(array, what) for array in (image, mask))
     if what.degrees == 0.0:
         return image, mask
-    return _rotate(image, what.degrees, cv2.INTER_LINEAR), _rotate(mask, what.degrees, cv2.INTER_NEAREST)
+    return rotated(image, what.degrees, cv2.INTER_LINEAR), rotated(mask, what.degrees, cv2.INTER_NEAREST)
 
 
 def augment(
@@ -71,15 +71,17 @@ def augment(
     return apply(image, mask, draw(rng, options))
 
 
-def _flip(array: np.ndarray, what: Draw) -> np.ndarray:
+def flipped(array: UInt8[np.ndarray, "h w"], what: Draw) -> UInt8[np.ndarray, "h w"]:
+    """The two flips alone."""
     array = array[:, ::-1] if what.hflip else array
     array = array[::-1] if what.vflip else array
     return np.ascontiguousarray(array)
 
 
-def _rotate(array: np.ndarray, degrees: float, interpolation: int) -> np.ndarray:
+def rotated(
+    array: UInt8[np.ndarray, "h w"], degrees: float, interpolation: int, border: int = cv2.BORDER_CONSTANT
+) -> UInt8[np.ndarray, "h w"]:
+    """Turned counter-clockwise about the picture's centre; `border` says what comes in from outside (zeros)."""
     height, width = array.shape
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
-    return cv2.warpAffine(
-        array, turn, (width, height), flags=interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=0
-    )
+    return cv2.warpAffine(array, turn, (width, height), flags=interpolation, borderMode=border, borderValue=0)

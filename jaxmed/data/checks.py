@@ -87,6 +87,7 @@ def check_data(
     *,
     size: int = 224,
     data: Mapping | None = None,
+    flags: Mapping[str, str] = FLAGS,
     log: Callable[[str], None] = print,
 ) -> Report:
     """Looks at every case of `source`, and at `split` (or the source's own split column) for leaks.
@@ -94,6 +95,7 @@ def check_data(
     Args:
         size: network input size at which tiny lesions are judged.
         data: the config's `data` block, for its duplicate and conflict thresholds.
+        flags: what to say about masks that `jaxmed.data.views` has a rule for.
     """
     options = {key: (data or {}).get(key, default) for key, default in OPTIONS.items()}
     progress = Progress(f"checking {counted(len(source), 'case')} of '{source.name}'", len(source), log)
@@ -108,7 +110,7 @@ def check_data(
     _integrity(report, source, looks)
     _balance(report, source)
     _sizes(report, source, looks)
-    _lesions(report, source, looks, size)
+    _lesions(report, source, looks, size, flags)
     pairs = _similar(looks, options)
     _duplicates(report, source, pairs.above(options["duplicate_threshold"]), options)
     _conflicts(report, source, pairs, options)
@@ -163,7 +165,7 @@ def _sizes(report: Report, source: Source, looks: list[_Look]) -> None:
             report.add(FACT, f"image {what}: {min(values)} to {max(values)} pixels, median {np.median(values):.0f}")
 
 
-def _lesions(report: Report, source: Source, looks: list[_Look], size: int) -> None:
+def _lesions(report: Report, source: Source, looks: list[_Look], size: int, flags: Mapping[str, str]) -> None:
     if not source.has_masks:
         report.add(FACT, 'no masks: only the mask-free option experts=("image",) can be trained')
         return
@@ -174,7 +176,7 @@ def _lesions(report: Report, source: Source, looks: list[_Look], size: int) -> N
         if parts:
             low, middle, high = np.percentile(parts, [0, 50, 100])
             report.add(FACT, f"lesion size, {name}: {low:.1f} to {high:.1f} % of the picture, median {middle:.1f} %")
-    for flag, text in FLAGS.items():
+    for flag, text in flags.items():
         if names := _named(source, looks, lambda look, flag=flag: flag in look.flags):
             report.add(WARNING, f"{len(names)} of {len(looks)} {text} (at {size} x {size})", names)
 

@@ -17,7 +17,7 @@ def read_csv(path: Path, needs: tuple[str, ...], predict: bool) -> list[Row]:
 
     Raises:
         UserError: a missing column, or one error with the line numbers of all bad rows: missing file, empty label,
-            missing mask where `needs` has "mask", unknown split, split given for some rows only, repeated image or id.
+            missing mask where `needs` has "mask", unknown split, split given for some rows only, repeated image, mask or id.
     """
     lines = read_lines(path, f"the header {HEADER} and one row per image")
     _check_columns(path, lines[0][1], needs, predict)
@@ -78,6 +78,19 @@ def _check_repeats(rows: list[Row], problems: Problems) -> None:
         first = names.setdefault(row.case_id, row)
         if first is not row:
             problems.add(row.where, f"case_id {row.case_id!r} is already in {first.where}; ids must differ")
+    _check_masks(rows, problems)
+
+
+def _check_masks(rows: list[Row], problems: Problems) -> None:
+    """A mask belongs to one image."""
+    owners: dict[Path, Row] = {}
+    for row in rows:
+        for mask in row.masks:
+            first = owners.setdefault(mask.resolve(), row)
+            if first.image.resolve() != row.image.resolve():  # a repeated image is named already
+                problems.add(row.where, f"mask {mask.name} is already that of {first.where}; name its own, or a copy")
+        if len({mask.resolve() for mask in row.masks}) < len(row.masks):
+            problems.add(row.where, "a mask is listed twice; name each once")
 
 
 def _check_splits(rows: list[Row], problems: Problems) -> None:

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxmed.data import augment as basic
+from jaxmed.data import augment_masks as masks
 from jaxmed.data import augment_recipe as strong
 from jaxmed.data.cache import Cache
 from jaxmed.data.pipeline import PADDING
 from jaxmed.data.views import INPUTS, NEED_MASK, derive_views
 from jaxmed.errors import UserError
 
-AUGMENTATIONS = {"basic": basic, "strong": strong}
+AUGMENTATIONS = {"basic": basic, "masks": masks, "strong": strong}
 
 
 class ImageLoader:
@@ -27,7 +28,7 @@ class ImageLoader:
         """Args:
             labels: class of every case of the source, -1 where it is not known.
             augment: options of the kind of augmentation, or None.
-            kind: "basic" (`jaxmed.data.augment`) or "strong" (`jaxmed.data.augment_recipe`).
+            kind: "basic" (`jaxmed.data.augment`), "strong" (`augment_recipe`) or "masks" (`augment_masks`).
 
         Raises:
             UserError: unknown inputs, inputs that need masks on a source without, bad augment options.

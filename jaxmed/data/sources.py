@@ -87,8 +87,9 @@ def _open(data: Mapping, table: Mapping[str, tuple[str, str]], what: str, predic
 def missing_mask_message(what: str) -> str:
     """The one sentence about missing masks, with both ways out."""
     return (
-        f"{what}, but this system reads the lesion's `mask` (its core and boundary views come from it): "
-        'give a `mask` column or "<stem>_mask.png" beside each image, or use the mask-free option experts=("image",)'
+        f"{what}, but this run reads the lesion's `mask` (to learn it, or to make core and boundary views from it): "
+        'give a `mask` column or "<stem>_mask.png" beside each image; a network of views has the mask-free option '
+        'experts=("image",)'
     )
 
 

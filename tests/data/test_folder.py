@@ -60,6 +60,13 @@ def test_several_masks_of_an_image_are_united(table):
     assert source.notes == ["1 images have several masks: united"]
 
 
+def test_a_mask_listed_twice_is_an_error_that_names_both_lines(table):
+    rows = ["img/a.png,img/a_m.png,benign,,", "img/b.png,img/a_m.png,malignant,,", "img/c.png,img/c_m.png;img/c_m.png,benign,,"]
+    message = error_of(table(rows))
+    assert "2 problems" in message
+    assert "line 3: mask a_m.png is already that of line 2" in message and "line 4: a mask is listed twice" in message
+
+
 def test_two_columns_are_enough_without_masks(table):
     source = open_source(table(["img/a.png,cyst", "img/b.png,solid"], header="image,label\n"), needs=("image",))
     assert source.classes == ("cyst", "solid")
