@@ -122,3 +122,12 @@ class Family:
         """Published keys of the modules above the last feature map (or of some of them), whether the model has them or not."""
         modules = self.top if modules is None else modules
         return {naming.key(f"{module}.{leaf}") for module in modules for leaf in ("kernel", "scale", "bias")}
+
+
+def moved_under(prefix: str, naming: Naming) -> tuple[Rule, ...]:
+    """An encoder's rules for where it is a part of something larger, under the same name on both sides ("backbone.")."""
+
+    def moved(replacement: str | Callable[[re.Match], str]) -> Callable[[re.Match], str]:
+        return lambda match: prefix + (match.expand(replacement) if isinstance(replacement, str) else replacement(match))
+
+    return tuple((re.escape(prefix) + pattern, moved(replacement)) for pattern, replacement in naming.rules)

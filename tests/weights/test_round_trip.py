@@ -41,6 +41,8 @@ SMALLEST = {
         "decoder_interaction", encoder="tf_efficientnet_b0", depths=(1, 2, 1, 1, 1, 1, 1), dims=(8,) * 9, parity="official"
     ),
     "hsqformer": lambda: empty("hsqformer_s", **SMALL_HSQFORMER),
+    "gmic": lambda: empty("gmic"),
+    "mtan": lambda: empty("mtan", dims=(8, 8, 16, 24, 24), dense_tasks={"mask_logits": 1, "depth": 2}),
 }
 HOLDS = {"decoder_interaction": {"efficientnet"}}  # systems whose files name their encoder's layers as the encoder's own do
 NAMINGS = [(family.name, naming) for family in FAMILIES for naming in (*family.namings, "jaxmed")]

@@ -9,11 +9,13 @@ from jaxmed.weights.families.decoder_interaction import DECODER_INTERACTION
 from jaxmed.weights.families.densenet import DENSENET
 from jaxmed.weights.families.efficientnet import EFFICIENTNET
 from jaxmed.weights.families.focalnet import FOCALNET
+from jaxmed.weights.families.gmic import GMIC
 from jaxmed.weights.families.hiera import HIERA
 from jaxmed.weights.families.hsqformer import HSQFORMER
 from jaxmed.weights.families.medmamba import MEDMAMBA
 from jaxmed.weights.families.mobilenetv2 import MOBILENETV2
 from jaxmed.weights.families.mpvit import MPVIT
+from jaxmed.weights.families.mtan import MTAN
 from jaxmed.weights.families.pvt_v2 import PVT_V2
 from jaxmed.weights.families.resnet import RESNET
 from jaxmed.weights.families.swin import SWIN
@@ -23,7 +25,7 @@ from jaxmed.weights.family import Family
 
 FAMILIES: tuple[Family, ...] = (
     RESNET, DENSENET, VGG, EFFICIENTNET, MOBILENETV2, SWIN, VIT, CONVNEXT, CSWIN, MPVIT, PVT_V2, FOCALNET, HIERA, MEDMAMBA,
-    HSQFORMER, DECODER_INTERACTION,
+    HSQFORMER, GMIC, DECODER_INTERACTION, MTAN,
 )  # fmt: skip
 
 
