@@ -83,7 +83,9 @@ def level_estimates(table: Predictions, rule: str = "any", linked: bool = True) 
 
 
 def estimates_by_level(table: Predictions, linked: bool = True) -> Levels:
-    """`level_estimates` where patients have several images, else {"image": ...} alone; arguments as there."""
+    """`level_estimates` where patients have several images, else {"image": ...} alone, which is {} of masks without classes."""
+    if table.masks_only:
+        return {IMAGE: {}}
     return level_estimates(table, linked=linked) if several_images(table) else {IMAGE: estimate(table.known(), linked)}
 
 

@@ -22,11 +22,15 @@ from jaxmed.evaluate.resample import RESAMPLES, SEED, case_counts, draw_clusters
 LABELS = {
     "lesions/iou": "IoU", "lesions/dice": "Dice", "lesions/dice_of_mean_iou": "Dice, from the mean IoU",
     "lesions/sensitivity": "Sensitivity (pixels)", "lesions/precision": "Precision (pixels)",
-    "lesions/hd95": "Hausdorff distance, 95 %", "lesions/asd": "Average surface distance", "lesions/missed": "Missed lesions",
+    "lesions/hd95": "Hausdorff 95 % (pixels)", "lesions/asd": "Surface distance (pixels)", "lesions/missed": "Missed lesions",
     "all/iou": "IoU", "all/dice": "Dice",
     "pooled/iou": "IoU", "pooled/dice": "Dice", "pooled/sensitivity": "Sensitivity (pixels)",
     "pooled/precision": "Precision (pixels)",
     "normal/false_alarm": "False alarms",
+}  # fmt: skip
+HEADS = {
+    "lesions": "mean over images with a lesion", "all": "mean over all images, two empty masks count 1",
+    "pooled": "pixels of all images together", "normal": "images without a lesion",
 }  # fmt: skip
 SHARES = ("lesions/missed", "normal/false_alarm")
 DERIVED, SOURCE = "lesions/dice_of_mean_iou", "lesions/iou"

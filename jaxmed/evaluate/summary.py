@@ -1,15 +1,16 @@
 """metrics.json, and the table a run ends with in the terminal."""
 
 import json
-import math
 import os
 from pathlib import Path
 
 import numpy as np
 
 from jaxmed.evaluate.breasts import TaskPart, task_parts
+from jaxmed.evaluate.entries import NOT_DEFINED, count_entry, entry_of, format_range, format_value
 from jaxmed.evaluate.intervals import NO_ECE, NOT_LINKED, Estimate
 from jaxmed.evaluate.levels import IMAGE, PATIENT, Levels, estimates_by_level
+from jaxmed.evaluate.mask_summary import mask_entries, mask_lines
 from jaxmed.evaluate.metrics import LABELS
 from jaxmed.evaluate.predictions import STUDY, Predictions
 from jaxmed.evaluate.prior import Priors, correction_of_table
@@ -20,7 +21,6 @@ COUNTS = ("cases", "groups", "networks")
 IN_TASK_TABLE = ("auc", "macro_f1", "accuracy")
 IN_LEVEL_TABLE = ("accuracy", "recall", "specificity", "precision", "f1", "auc")
 TaskEstimates = tuple[TaskPart, dict[str, Estimate]]
-NOT_DEFINED = "not defined"
 
 
 def task_estimates(table: Predictions, first: str, linked: bool = True) -> list[TaskEstimates]:
@@ -42,7 +42,7 @@ def write_metrics(workdir: str | Path) -> dict:
         patients or duplicate groups) and "networks" are entries of the same form. Tables with sides or further tasks
         add "studies" and, for every task and side, "<task>/<side>/<metric>" and "<task>/<side>/cases". Where patients
         have several images there are "patient/<metric>" and "patient/patients"; where run.json has the priors of a
-        sampler, "ece_prior_corrected".
+        sampler, "ece_prior_corrected"; where there are masks, "mask/<kind>/<metric>" and "mask/<kind>/images" (`masks.LABELS`).
     """
     workdir = Path(workdir)
     run = read_workdir(workdir)
@@ -53,7 +53,8 @@ def write_metrics(workdir: str | Path) -> dict:
         rows = run.table.select(split=split)
         levels = estimates_by_level(rows, linked)
         metrics[split] = (_split_metrics(rows.known(), levels[IMAGE], linked) | _task_metrics(rows, run.task, linked)
-                          | _patient_metrics(rows.known(), levels) | _prior_metrics(rows.known(), run.priors))
+                          | _patient_metrics(rows.known(), levels) | _prior_metrics(rows.known(), run.priors)
+                          | mask_entries(rows, linked))
     temporary = workdir / "metrics.json.tmp"
     temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(temporary, workdir / "metrics.json")
@@ -68,45 +69,29 @@ def _split_metrics(table: Predictions, estimates: dict[str, Estimate], linked: b
     }
     if STUDY in table.extras:
         counts["studies"] = len(np.unique(table.extras[STUDY]))
-    entries = {name: _count_entry(value) for name, value in counts.items()}
+    entries = {name: count_entry(value) for name, value in counts.items()}
     entries["groups"]["method"] = "count" if linked else NOT_LINKED
-    return entries | {name: _entry(value) for name, value in estimates.items()}
+    return entries | {name: entry_of(value) for name, value in estimates.items()}
 
 
 def _task_metrics(table: Predictions, first: str, linked: bool) -> dict[str, dict]:
     entries = {}
     for part, values in task_estimates(table, first, linked):
         start = f"{part.task}/{part.side}/"
-        entries[start + "cases"] = _count_entry(len(np.unique(part.table.case_id)))
-        entries |= {start + name: _entry(value) for name, value in values.items()}
+        entries[start + "cases"] = count_entry(len(np.unique(part.table.case_id)))
+        entries |= {start + name: entry_of(value) for name, value in values.items()}
     return entries
 
 
 def _patient_metrics(table: Predictions, levels: Levels) -> dict[str, dict]:
     if PATIENT not in levels:
         return {}
-    entries = {f"{PATIENT}/patients": _count_entry(len(np.unique(table.patient_id)))}
-    return entries | {f"{PATIENT}/{name}": _entry(value) for name, value in levels[PATIENT].items()}
+    entries = {f"{PATIENT}/patients": count_entry(len(np.unique(table.patient_id)))}
+    return entries | {f"{PATIENT}/{name}": entry_of(value) for name, value in levels[PATIENT].items()}
 
 
 def _prior_metrics(table: Predictions, priors: Priors) -> dict[str, dict]:
-    return {"ece_prior_corrected": _entry(Estimate(correction_of_table(table, priors)[1], method=NO_ECE))} if priors else {}
-
-
-def _count_entry(value: int) -> dict:
-    return {"value": value, "low": None, "high": None, "method": "count"}
-
-
-def _entry(value: Estimate) -> dict:
-    entry = {"value": _finite(value.value), "low": _finite(value.low), "high": _finite(value.high)}
-    entry["method"] = value.method
-    if value.sd is not None:
-        entry |= {"sd": _finite(value.sd), "runs": [_finite(run) for run in value.runs]}
-    return entry
-
-
-def _finite(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+    return {"ece_prior_corrected": entry_of(Estimate(correction_of_table(table, priors)[1], method=NO_ECE))} if priors else {}
 
 
 def format_table(metrics: dict) -> str:
@@ -126,14 +111,17 @@ def _format_split(split: str, entries: dict[str, dict]) -> str:
         title += f"{joined} {groups} independent groups" if groups != cases else ", all independent"
     title += f", {networks} trained networks" if networks > 1 else ""
     title += " (used to choose the epoch: optimistic)" if split == "val" else ""
-    methods = list(dict.fromkeys(entries[name]["method"] for name in LABELS))
+    shown = [(label, entries[name]) for name, label in LABELS.items() if name in entries] + mask_lines(entries)
+    methods = list(dict.fromkeys(entry["method"] for _, entry in shown if entry))
     spread = "SD" if networks > 1 else ""
     lines = [title, f"  {'':<26}{'value':>12}  {spread:>6}  {'95 % interval':<18}method"]
-    for name, label in LABELS.items():
-        entry = entries[name]
+    for label, entry in shown:
+        if entry is None:
+            lines += ["", f"  {label}"]
+            continue
         sd = format_value(entry.get("sd")) if spread else ""
         number = methods.index(entry["method"]) + 1
-        lines.append(f"  {label:<26}{format_value(entry['value']):>12}  {sd:>6}  {_range(entry):<18}[{number}]")
+        lines.append(f"  {label:<26}{format_value(entry['value']):>12}  {sd:>6}  {format_range(entry):<18}[{number}]")
     lines += [f"  [{number}] {method}" for number, method in enumerate(methods, start=1)]
     return "\n".join([*lines, *_format_patients(entries), *_format_tasks(entries)])
 
@@ -146,7 +134,7 @@ def _format_patients(entries: dict[str, dict]) -> list[str]:
     for name in IN_LEVEL_TABLE:
         entry = entries[f"{PATIENT}/{name}"]
         sd = f" ± {format_value(entry['sd'])}" if entry.get("sd") is not None and entry["value"] is not None else ""
-        span = f" ({_range(entry)})" if entry["low"] is not None else ""
+        span = f" ({format_range(entry)})" if entry["low"] is not None else ""
         cells.append(f"  {LABELS[name]:<22}{format_value(entry['value'])}{sd}{span}")
     lines = [f"{left:<58}{right}".rstrip() for left, right in zip(cells[::2], cells[1::2], strict=True)]
     return ["", f"  {entries[f'{PATIENT}/patients']['value']} patients, the mean probability over the images of each", *lines]
@@ -162,19 +150,11 @@ def _format_tasks(entries: dict[str, dict]) -> list[str]:
     lines = ["", f"  {'task and side':<20}{unit:>8}  " + "".join(f"{head:<26}" for head in heads).rstrip()]
     for part in parts:
         shown = [entries[f"{part}/{name}"] for name in IN_TASK_TABLE]
-        cells = [format_value(entry["value"]) + (f" ({_range(entry)})" if entry["low"] is not None else "") for entry in shown]
+        spans = [f" ({format_range(entry)})" if entry["low"] is not None else "" for entry in shown]
+        cells = [format_value(entry["value"]) + span for entry, span in zip(shown, spans, strict=True)]
         number = entries[f"{part}/cases"]["value"]
         lines.append(f"  {part.replace('/', ', '):<20}{number:>8}  " + "".join(f"{cell:<26}" for cell in cells).rstrip())
     if any(entries[f"{part}/{name}"]["value"] is None for part in parts for name in IN_TASK_TABLE):
         where = " of one of the networks" if entries["networks"]["value"] > 1 else ""
         lines.append(f"  {NOT_DEFINED}: a class is missing among the {unit}{where}")
     return lines
-
-
-def format_value(value: float | None) -> str:
-    """Three decimals, or "not defined"."""
-    return NOT_DEFINED if value is None or math.isnan(value) else f"{value:.3f}"
-
-
-def _range(entry: dict) -> str:
-    return "-" if entry["low"] is None else f"{entry['low']:.3f} to {entry['high']:.3f}"
