@@ -40,6 +40,8 @@ def plain(value: object) -> object:
         value = {key: part for key, part in asdict(value).items() if part not in (None, ())}
     if isinstance(value, dict):
         return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

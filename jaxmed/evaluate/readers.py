@@ -8,14 +8,13 @@ into the workdir. The model's probabilities are averaged over networks where sev
 
 import argparse
 import json
-import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from jaxmed.errors import UserError
-from jaxmed.evaluate.intervals import Estimate, independent, metric_intervals
+from jaxmed.evaluate.intervals import Estimate, independent, metric_intervals, plain
 from jaxmed.evaluate.mcnemar import holm, mcnemar
 from jaxmed.evaluate.metrics import predicted_class
 from jaxmed.evaluate.predictions import Predictions
@@ -143,20 +142,11 @@ def write_readers(workdir: str | Path, readers: str | Path, split: str = "", pos
     if reads.rated:
         result["notes"].append(f"ratings from {positive_from} on count as {model.classes[1]}")
     (workdir / "figures").mkdir(exist_ok=True)
-    (workdir / "readers.json").write_text(json.dumps(_plain(result), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    (workdir / "readers.json").write_text(json.dumps(plain(result), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     (workdir / "readers.md").write_text(as_markdown(result), encoding="utf-8")
     (workdir / "readers_table.csv").write_text(as_csv(result), encoding="utf-8")
     to_png(readers_plot(model, reads, result), workdir / "figures" / "readers_roc.png")
     return result
-
-
-def _plain(value: object) -> object:
-    """For JSON: estimates become objects, numbers that are not defined None."""
-    if isinstance(value, Estimate):
-        value = {key: part for key, part in asdict(value).items() if part not in (None, ())}
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -37,15 +37,20 @@ def write_report(workdir: str | Path) -> Path:
         UserError: a file is missing or broken; the message names it.
     """
     run = read_workdir(workdir)
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    environment.filters["text"] = lambda text: str(text).replace(" %", "\N{NO-BREAK SPACE}%")
-    page = environment.get_template("report.html.j2").render(**page_content(run))
+    page = environment().get_template("report.html.j2").render(**page_content(run))
     path = run.path / "report.html"
     temporary = path.with_name("report.html.tmp")
     temporary.write_text(page, encoding="utf-8")
     os.replace(temporary, path)
     return path
+
+
+def environment(*folders: Path) -> Environment:
+    """Where pages find their templates: in `folders`, then among the report's."""
+    found = Environment(loader=FileSystemLoader([*folders, TEMPLATES]), autoescape=True, undefined=StrictUndefined,
+                        trim_blocks=True, lstrip_blocks=True)
+    found.filters["text"] = lambda text: str(text).replace(" %", "\N{NO-BREAK SPACE}%")
+    return found
 
 
 def page_content(run: Workdir) -> dict:

@@ -61,9 +61,17 @@ def weighted_metrics(
     with np.errstate(invalid="ignore", divide="ignore"):
         for name, loss in case_losses(target, probabilities).items():
             values[name] = counts @ loss / total
-        classes = [num_classes - 1] if num_classes == 2 else range(num_classes)
-        values["auc"] = np.mean([weighted_auc(target == k, probabilities[:, k], counts) for k in classes], axis=0)
+    values["auc"] = weighted_area(target, probabilities, counts)
     return values
+
+
+def weighted_area(
+    target: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n classes"], counts: Float[np.ndarray, "r n"]
+) -> Float[np.ndarray, " r"]:
+    """`metrics.area_under_curve` of r samples: of the positive class, or the mean over classes of one against the rest."""
+    num_classes = probabilities.shape[1]
+    classes = [num_classes - 1] if num_classes == 2 else range(num_classes)
+    return np.mean([weighted_auc(target == k, probabilities[:, k], counts) for k in classes], axis=0)
 
 
 def weighted_auc(positive: np.ndarray, score: np.ndarray, counts: np.ndarray) -> np.ndarray:

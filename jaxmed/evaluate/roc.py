@@ -83,10 +83,15 @@ def _one_network(ax: Axes, table: Predictions, area: str) -> None:
     ax.plot(fp / (fp + tn), tp / (tp + fn), "o", color=BLACK, markersize=8, label="threshold 0.5")
 
 
-def _mean_curve(ax: Axes, tables: list[Predictions], k: int, color: str, label: str) -> None:
+def curves_on_grid(tables: list[Predictions], k: int) -> tuple[Float[np.ndarray, " rates"], Float[np.ndarray, "tables rates"]]:
+    """False positive rates and, for every table, the sensitivity of class k against the rest; each starts in the corner."""
     ones = [np.ones((1, len(table)), int) for table in tables]
     curves = [roc_on_grid(t.target == k, t.probabilities[:, k], one)[0] for t, one in zip(tables, ones, strict=True)]
-    curves, rate = np.pad(curves, ((0, 0), (1, 0))), np.append(0, GRID)  # every curve starts in the corner
+    return np.append(0, GRID), np.pad(curves, ((0, 0), (1, 0)))
+
+
+def _mean_curve(ax: Axes, tables: list[Predictions], k: int, color: str, label: str) -> None:
+    rate, curves = curves_on_grid(tables, k)
     if len(curves) > 1:
         for curve in curves:
             ax.plot(rate, curve, color=color, alpha=0.25, linewidth=0.8)

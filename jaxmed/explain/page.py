@@ -5,9 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from jaxmed.evaluate.report import TEMPLATES as REPORT_TEMPLATES
+from jaxmed.evaluate.report import environment
 from jaxmed.evaluate.style import to_png
 from jaxmed.explain.overlay import Explained, HeatMap, case_figure
 
@@ -32,10 +30,8 @@ def write_page(folder: Path, cases: Sequence[Explained], about: Mapping[str, obj
         writer = csv.DictWriter(target, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    environment = Environment(loader=FileSystemLoader([TEMPLATES, REPORT_TEMPLATES]), autoescape=True,
-                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     entries = [{"case": case, "file": file, "alt": alt(case)} for case, file in zip(cases, files, strict=True)]
-    page = environment.get_template("explain.html.j2").render(entries=entries, **about)
+    page = environment(TEMPLATES).get_template("explain.html.j2").render(entries=entries, **about)
     (folder / "index.html").write_text(page, encoding="utf-8")
     return folder / "index.html"
 
