@@ -108,7 +108,9 @@ def check_data(
     for note in source.notes:
         report.add(FACT, note)
     _integrity(report, source, looks)
-    _balance(report, source)
+    balance(report, source)
+    patients = {case.patient_id for case in source.cases} - {""}
+    report.add(FACT, counted(len(patients), "patient") if patients else "no patient ids")
     _sizes(report, source, looks)
     _lesions(report, source, looks, size, flags)
     pairs = _similar(looks, options)
@@ -143,7 +145,8 @@ def _integrity(report: Report, source: Source, looks: list[_Look]) -> None:
         report.add(WARNING, f"{counted(len(blank), 'image')} of one single gray value", blank)
 
 
-def _balance(report: Report, source: Source) -> None:
+def balance(report: Report, source: Source) -> None:
+    """Cases per class, classes without or with few of them, and cases without label."""
     counts = Counter(case.label for case in source.cases)
     report.add(FACT, "cases per class: " + ", ".join(f"{name} {counts[i]}" for i, name in enumerate(source.classes)))
     for label, name in enumerate(source.classes):
@@ -153,8 +156,6 @@ def _balance(report: Report, source: Source) -> None:
             report.add(WARNING, f"class {name!r} has only {counted(counts[label], 'case')}: too few for reliable figures")
     if unknown := [case.case_id for case in source.cases if case.label < 0]:
         report.add(WARNING, f"{counted(len(unknown), 'case')} without label: good for prediction only", unknown)
-    patients = {case.patient_id for case in source.cases} - {""}
-    report.add(FACT, f"{counted(len(patients), 'patient')}" if patients else "no patient ids")
 
 
 def _sizes(report: Report, source: Source, looks: list[_Look]) -> None:
@@ -212,20 +213,11 @@ def _conflicts(report: Report, source: Source, pairs: Pairs, options: Mapping) -
 
 
 def _leakage(report: Report, source: Source, split: Split | None, pairs: Pairs) -> None:
-    rows = _split_rows(source, split)
+    rows = split_rows(source, split)
     if rows is None:
         return
-    counts = Counter((row["split"], row["label"]) for row in rows)
-    for name in SPLITS:
-        per_class = ", ".join(f"{label} {counts[name, label]}" for label in source.classes)
-        report.add(FACT, f"split {name}: {per_class}")
-        if empty := [label for label in source.classes if not counts[name, label]]:
-            report.add(ERROR, f"split {name} has no case of class {', '.join(empty)}")
-    if odd := [f"{row['case_id']}: {row['split']!r}" for row in rows if row["split"] not in (*SPLITS, DROPPED)]:
-        report.add(ERROR, f"{counted(len(odd), 'case')} with a split other than {', '.join(SPLITS)}", odd)
-    shared = [members_text(members) for members in shared_across(rows, "patient_id").values()]
-    if shared:
-        report.add(ERROR, f"leak: {counted(len(shared), 'patient')} in several splits", shared)
+    split_balance(report, source, rows)
+    shared = shared_patients(report, rows)
     across = _across(rows, pairs)
     if across:
         level = WARNING if split is not None and split.kind == LEAKY else ERROR
@@ -234,16 +226,45 @@ def _leakage(report: Report, source: Source, split: Split | None, pairs: Pairs) 
         report.add(OK, "no leak: no patient and no duplicate is in two splits")
 
 
-def _split_rows(source: Source, split: Split | None) -> list[dict] | None:
-    """The rows of the given split, else of the source's own column, else None."""
+def split_rows(source: Source, split: Split | None) -> list[dict] | None:
+    """The rows of the given split, else of the source's own column, else None.
+
+    Where the source brings test sets, the cases that it leaves to be divided count as "train".
+    """
     if split is not None:
         return split.rows
     if not any(case.split for case in source.cases):
         return None
+    rest = "train" if source.test_sets else ""
     return [
-        {"case_id": case.case_id, "label": label, "patient_id": case.patient_id, "split": case.split}
+        {"case_id": case.case_id, "label": label, "patient_id": case.patient_id, "split": case.split or rest}
         for case, label in ((case, label_name(source, case.label)) for case in source.cases)
     ]
+
+
+def split_balance(report: Report, source: Source, rows: Sequence[Mapping]) -> None:
+    """Cases per class of each split, splits that lack a class, and rows with a split of another name."""
+    counts = Counter((row["split"], row["label"]) for row in rows)
+    for name in dict.fromkeys(row["split"] for row in rows if row["split"] != DROPPED) if source.test_sets else SPLITS:
+        per_class = ", ".join(f"{label} {counts[name, label]}" for label in source.classes)
+        report.add(FACT, f"split {name}: {per_class}")
+        if empty := [label for label in source.classes if not counts[name, label]]:
+            report.add(ERROR, f"split {name} has no case of class {', '.join(empty)}")
+    misnamed_splits(report, rows, (*SPLITS, *source.test_sets), "case")
+
+
+def misnamed_splits(report: Report, rows: Sequence[Mapping], known: Sequence[str], what: str) -> None:
+    """An error that names the rows whose split is neither `known` nor "dropped"."""
+    if odd := [f"{row['case_id']}: {row['split']!r}" for row in rows if row["split"] not in (*known, DROPPED)]:
+        report.add(ERROR, f"{counted(len(odd), what)} with a split other than {', '.join(known)}", odd)
+
+
+def shared_patients(report: Report, rows: Sequence[Mapping]) -> bool:
+    """An error that names the patients in several splits, and whether there are any."""
+    shared = [members_text(members) for members in shared_across(rows, "patient_id").values()]
+    if shared:
+        report.add(ERROR, f"leak: {counted(len(shared), 'patient')} in several splits", shared)
+    return bool(shared)
 
 
 def _across(rows: Sequence[Mapping], pairs: Pairs) -> list[str]:

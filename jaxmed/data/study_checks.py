@@ -7,15 +7,15 @@ breasts); warnings deserve a look (blank views, the same picture in two studies,
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
 from jaxmed.data import breast
-from jaxmed.data.checks import ERROR, FACT, OK, WARNING, Report, counted
+from jaxmed.data.checks import ERROR, FACT, OK, WARNING, Report, counted, misnamed_splits, shared_patients
 from jaxmed.data.reading import Progress, parallel_map
-from jaxmed.data.split_table import DROPPED, SPLITS, Split, members_text, shared_across
+from jaxmed.data.split_table import DROPPED, SPLITS, Split
 from jaxmed.data.studies import LABELS, VIEWS, Study, StudySource
 from jaxmed.errors import UserError
 
@@ -25,11 +25,11 @@ SIDE_NAMES = ("left", "right")  # as Study.label and Study.birads have them
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What one study showed: nothing but `fault` if it cannot be read. Views are named as in VIEWS."""
+class Look:
+    """What the views of one case showed: nothing but `fault` if they cannot be read."""
 
     fault: str = ""
-    size: tuple[int, ...] = ()
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of each view, height and width
     blank: tuple[str, ...] = ()
     wrong_edge: tuple[str, ...] = ()
     pictures: tuple[tuple[str, str], ...] = ()  # (view, hash of its pixels), without blank views
@@ -47,10 +47,10 @@ def check_studies(source: StudySource, split: Split | None = None, *, log: Calla
     _integrity(report, source, looks)
     _content(report, source)
     _sizes(report, source, looks)
-    _pictures(report, source, looks)
+    pictures(report, looks, lambda index, view: f"{source.studies[index].study_id} {view}")
     _targets(report, source)
     rows = _split_rows(source, split)
-    _same_pictures(report, source, looks, rows)
+    same_pictures(report, looks, rows, lambda index, view: _named(source.studies[index], view))
     if rows is not None:
         _splits(report, source, rows)
     if len(source) <= LISTED:
@@ -58,7 +58,7 @@ def check_studies(source: StudySource, split: Split | None = None, *, log: Calla
     return report
 
 
-def _read_all(source: StudySource, log: Callable[[str], None]) -> list[_Look]:
+def _read_all(source: StudySource, log: Callable[[str], None]) -> list[Look]:
     views = [int(study.present.sum()) for study in source.studies]
     progress = Progress(f"checking {counted(len(source), 'study')} of '{source.name}'", sum(views), log)
     looks = []
@@ -70,24 +70,31 @@ def _read_all(source: StudySource, log: Callable[[str], None]) -> list[_Look]:
     return looks
 
 
-def _look(source: StudySource, index: int) -> _Look:
-    study = source.studies[index]
-    try:
+def _look(source: StudySource, index: int) -> Look:
+    def read() -> dict[str, np.ndarray]:
         found = source.read(index)
+        return {VIEWS[k]: found["views"][k] for k in np.flatnonzero(found["present"])}
+
+    return look_at(source.studies[index].study_id, read)
+
+
+def look_at(name: str, read: Callable[[], Mapping[str, np.ndarray]]) -> Look:
+    """A look at the case `name`, of which `read` gives the views that it has by their names."""
+    try:
+        views = read()
     except (UserError, OSError, ValueError, cv2.error) as error:
-        return _Look(fault=f"{study.study_id}: {error}")
-    views, there = found["views"], np.flatnonzero(found["present"])
-    blank = tuple(VIEWS[k] for k in there if views[k].min() == views[k].max())
-    seen = [k for k in there if VIEWS[k] not in blank]
-    return _Look(
-        size=views.shape[1:],
+        return Look(fault=f"{name}: {error}")
+    blank = tuple(view for view, pixels in views.items() if pixels.min() == pixels.max())
+    seen = {view: pixels for view, pixels in views.items() if view not in blank}
+    return Look(
+        sizes={view: pixels.shape for view, pixels in views.items()},
         blank=blank,
-        wrong_edge=tuple(VIEWS[k] for k in seen if breast.chest_wall(views[k]) == "right"),
-        pictures=tuple((VIEWS[k], hashlib.sha256(views[k].tobytes()).hexdigest()) for k in seen),
+        wrong_edge=tuple(view for view, pixels in seen.items() if breast.chest_wall(pixels) == "right"),
+        pictures=tuple((view, hashlib.sha256(pixels.tobytes()).hexdigest()) for view, pixels in seen.items()),
     )
 
 
-def _integrity(report: Report, source: StudySource, looks: list[_Look]) -> None:
+def _integrity(report: Report, source: StudySource, looks: list[Look]) -> None:
     names = Counter(study.study_id for study in source.studies)
     if twice := [name for name, number in names.items() if number > 1]:
         report.add(ERROR, f"{counted(len(twice), 'study_id')} used more than once", twice)
@@ -115,9 +122,10 @@ def _views_text(study: Study) -> str:
     return f"without {', '.join(missing)}" if missing else "complete"
 
 
-def _sizes(report: Report, source: StudySource, looks: list[_Look]) -> None:
+def _sizes(report: Report, source: StudySource, looks: list[Look]) -> None:
     """Every view should have the source's size, or the most frequent one where the source does not say it."""
-    sizes = Counter(look.size for look in looks if look.size)
+    found = [next(iter(look.sizes.values()), ()) for look in looks]  # those of a study are alike
+    sizes = Counter(size for size in found if size)
     if not sizes:
         return
     wanted = getattr(source, "size", None) or sizes.most_common(1)[0][0]
@@ -126,16 +134,17 @@ def _sizes(report: Report, source: StudySource, looks: list[_Look]) -> None:
     if set(sizes) == {wanted}:
         report.add(FACT, f"every view has {text}")
         return
-    odd = [f"{study.study_id}: {look.size[0]} x {look.size[1]}" for study, look in zip(source.studies, looks, strict=True)
-           if look.size not in ((), wanted)]
+    odd = [f"{study.study_id}: {size[0]} x {size[1]}" for study, size in zip(source.studies, found, strict=True)
+           if size not in ((), wanted)]
     report.add(ERROR, f"{counted(len(odd), 'study')} with views that have not {text}", odd)
 
 
-def _pictures(report: Report, source: StudySource, looks: list[_Look]) -> None:
-    pairs = list(zip(source.studies, looks, strict=True))
-    if blank := [f"{study.study_id} {view}" for study, look in pairs for view in look.blank]:
+def pictures(report: Report, looks: Sequence[Look], named: Callable[[int, str], str]) -> None:
+    """Blank views and breasts at the wrong edge; `named(index, view)` is how they are called."""
+    seen = list(enumerate(looks))
+    if blank := [named(index, view) for index, look in seen for view in look.blank]:
         report.add(WARNING, f"{counted(len(blank), 'view')} of one single gray value", blank)
-    if wrong := [f"{study.study_id} {view}" for study, look in pairs for view in look.wrong_edge]:
+    if wrong := [named(index, view) for index, look in seen for view in look.wrong_edge]:
         text = f"{counted(len(wrong), 'view')} with the breast at the right edge although the chest wall should be on the left"
         report.add(WARNING, text, wrong)
 
@@ -182,8 +191,10 @@ def _rare(report: Report, what: str, names: Mapping[int, str], found: Counter, l
             report.add(WARNING, f"{what} {name!r} has only {counted(found[value], 'breast')}: too few for reliable figures")
 
 
-def _same_pictures(report: Report, source: StudySource, looks: list[_Look], rows: Sequence[Mapping] | None) -> None:
-    """Pictures equal in every pixel: an error across splits, else a warning."""
+def same_pictures(
+    report: Report, looks: Sequence[Look], rows: Sequence[Mapping] | None, named: Callable[[int, str], str]
+) -> None:
+    """Pictures equal in every pixel: an error across splits, else a warning; `named` as in `pictures`."""
     members: dict[str, list[tuple[int, str]]] = {}
     for index, look in enumerate(looks):
         for view, digest in look.pictures:
@@ -191,7 +202,9 @@ def _same_pictures(report: Report, source: StudySource, looks: list[_Look], rows
     leaks, same = [], []
     for group in members.values():
         if len(group) > 1:
-            (leaks if _across(group, rows) else same).append(_group_text(source, group, rows))
+            places = [f" in {rows[index]['split']}" if rows is not None else "" for index, _ in group]
+            text = " = ".join(f"{named(*member)}{place}" for member, place in zip(group, places, strict=True))
+            (leaks if _across(group, rows) else same).append(text)
     if leaks:
         report.add(ERROR, f"leak: {counted(len(leaks), 'picture')} in different splits", leaks)
     if same:
@@ -205,13 +218,8 @@ def _across(group: Sequence[tuple[int, str]], rows: Sequence[Mapping] | None) ->
     return rows is not None and len({rows[index]["split"] for index, _ in group} - {DROPPED}) > 1
 
 
-def _group_text(source: StudySource, group: Sequence[tuple[int, str]], rows: Sequence[Mapping] | None) -> str:
-    parts = []
-    for index, view in group:
-        study = source.studies[index]
-        text = f"{study.study_id} {view}" + (f" (patient {study.patient_id})" if study.patient_id else "")
-        parts.append(text + (f" in {rows[index]['split']}" if rows is not None else ""))
-    return " = ".join(parts)
+def _named(study: Study, view: str) -> str:
+    return f"{study.study_id} {view}" + (f" (patient {study.patient_id})" if study.patient_id else "")
 
 
 def _split_rows(source: StudySource, split: Split | None) -> list[dict] | None:
@@ -224,15 +232,11 @@ def _split_rows(source: StudySource, split: Split | None) -> list[dict] | None:
 
 
 def _splits(report: Report, source: StudySource, rows: Sequence[Mapping]) -> None:
-    if odd := [f"{row['case_id']}: {row['split']!r}" for row in rows if row["split"] not in (*SPLITS, DROPPED)]:
-        names = ", ".join((*SPLITS, DROPPED))
-        report.add(ERROR, f"{counted(len(odd), 'study')} with a split other than {names}", odd)
+    misnamed_splits(report, rows, SPLITS, "study")
     for name in SPLITS:
         studies = [study for study, row in zip(source.studies, rows, strict=True) if row["split"] == name]
         _one_split(report, source, name, studies)
-    if shared := [members_text(members) for members in shared_across(rows, "patient_id").values()]:
-        report.add(ERROR, f"leak: {counted(len(shared), 'patient')} in several splits", shared)
-    else:
+    if not shared_patients(report, rows):
         report.add(OK, "no leak: no patient is in two splits")
 
 
