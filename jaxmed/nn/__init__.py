@@ -12,7 +12,7 @@ from jaxmed.nn.linear import Linear
 from jaxmed.nn.mlp import Mlp, gelu
 from jaxmed.nn.norm import BatchNorm, LayerNorm
 from jaxmed.nn.patch_embed import PatchEmbed
-from jaxmed.nn.pool import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
+from jaxmed.nn.pool import adaptive_avg_pool, avg_pool, global_avg_pool, global_max_pool, max_pool
 from jaxmed.nn.residual import add_branch, computed_once
 from jaxmed.nn.same_padding import pad_same
 from jaxmed.nn.squeeze_excite import SqueezeExcite
@@ -23,6 +23,6 @@ __all__ = [
     "SS2D", "TRANSFORMER_INIT", "Attention", "BatchNorm", "Conv", "CrossStageAttention", "DepthwiseConv", "Gate",
     "LayerNorm", "Linear", "Mlp", "PatchEmbed", "SSConvSSM", "SqueezeExcite", "WindowAttention", "adaptive_avg_pool",
     "add_branch", "attend", "avg_pool", "computed_once", "depthwise_conv", "drop_path", "drop_path_rates", "dropout",
-    "gelu", "global_avg_pool", "kaiming_normal", "max_pool", "normal", "ones", "pad_same", "split_heads",
+    "gelu", "global_avg_pool", "global_max_pool", "kaiming_normal", "max_pool", "normal", "ones", "pad_same", "split_heads",
     "torch_uniform", "trunc_normal", "zeros",
 ]

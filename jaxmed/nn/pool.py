@@ -50,6 +50,11 @@ def global_avg_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
     return jnp.mean(x, (1, 2), dtype=jnp.float32)
 
 
+def global_max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+    """Maximum over the map, in float32."""
+    return jnp.max(x, (1, 2)).astype(jnp.float32)
+
+
 def adaptive_avg_pool(x: Float[Array, "b h w c"], size: Pair) -> Float[Array, "b h2 w2 c"]:
     """torch's AdaptiveAvgPool2d: output cell i is the mean of rows floor(i h / h2) to ceil((i + 1) h / h2)."""
     if x.shape[1:3] == pair(size):

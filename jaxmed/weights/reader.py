@@ -14,7 +14,7 @@ from jaxmed.weights.torch_file import read_torch
 # where training scripts put the weights; averaged weights come first, they are what the authors evaluate
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state", "model_state_dict")
 WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel and torch.compile put these before every name
-TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+TORCH_SUFFIXES = (".pth", ".pt", ".p", ".bin", ".ckpt", ".tar")
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:

@@ -9,8 +9,9 @@ from jaxmed.weights import manifest
 from jaxmed.weights.families import FAMILIES
 
 WHERE, WHAT = {"hub", "package", "file", "file_source", "url", "sha256"}, {"licence", "note", "num_classes", *manifest.RECIPE}
-LICENCES = {"Apache-2.0", "BSD-3-Clause", "MIT", "CC-BY-NC-4.0", "GPL-3.0-only OR LicenseRef-ETRI-Commercial"}
-CLASSES = {0, 1000, 11821, 21841, 21843}  # none, ImageNet-1k, timm's 12k, the 22k of Microsoft and Meta, Google's 21k
+LICENCES = {"Apache-2.0", "BSD-3-Clause", "MIT", "CC-BY-NC-4.0", "AGPL-3.0-only", "GPL-3.0-only OR LicenseRef-ETRI-Commercial"}
+# none, GMIC's findings, ImageNet-1k, timm's 12k, the 22k of Microsoft and Meta, Google's 21k
+CLASSES = {0, 2, 1000, 11821, 21841, 21843}
 SWIN = "_patch4_window7_224"
 # families whose weights the manifest cannot name: no licence, so that nobody may pass them on (medmamba), none released
 # (decoder_interaction), a shared folder without stable names (hsqformer)
@@ -26,7 +27,7 @@ PAPERS = {
         "convnext_base.fb_in22k": "convnext_base_22k_224.pth", "pvt_v2_b5.in1k": "pvt_v2_b5.pth",
         "focalnet_base_lrf.ms_in1k": "focalnet_base_lrf.pth", "mpvit_base.etri_in1k": "mpvit_base.pth",
     },
-    "x_pruning": {"resnet18.tv_in1k": "", f"swin_tiny{SWIN}.ms_in1k": ""},
+    "x_pruning": {"resnet18.tv_in1k": "", f"swin_tiny{SWIN}.ms_in1k": "", "gmic.nyu_1": "sample_model_1.p"},
     "multiview": {"resnet18.tv_in1k": "", "resnet50.tv_in1k": ""},
     "decoder_interaction": {"tf_efficientnet_b4.keras_in1k": "efficientnetb4.h5"},
 }  # fmt: skip
