@@ -10,7 +10,7 @@ def base_config() -> ConfigDict:
     config = ConfigDict()
     config.name = ""  # names the default workdir, runs/<name>
     config.paper = ""  # what the run reproduces, for the report
-    config.task = "classification"  # or four_views: what a case is and what is learned (jaxmed.train.kinds)
+    config.task = "classification"  # or segmentation, two_views, four_views: what a case is and what is learned (jaxmed.train.kinds)
     config.preset = ""  # says what was reduced, if anything
     config.published = ConfigDict()  # the paper's numbers in %, shown beside ours
 
@@ -26,15 +26,22 @@ def base_config() -> ConfigDict:
     config.optimizer = ConfigDict(
         {"name": "adam", "learning_rate": 5e-5, "b1": 0.9, "b2": 0.999, "weight_decay": 0.0, "clip_norm": 0.0}
     )
+    config.optimizer.eps = 1e-8  # Adam's
+    config.optimizer.decay_all = True  # False: weight decay on matrices and convolution kernels only
     config.optimizer.schedule = "plateau"  # or one_cycle, cosine, constant: jaxmed.train.schedule
+    config.optimizer.warmup = 0.0  # cosine: part of the run in which the rate rises before
+    config.optimizer.min_learning_rate = 0.0  # cosine: where it ends
     config.optimizer.pct_start = 0.05  # one_cycle: part of the run in which the rate rises
     config.optimizer.cycle_b1 = False  # one_cycle: Adam's first beta 0.95 -> 0.85 -> 0.95 against the rate
     config.optimizer.factors = ConfigDict()  # path prefix -> factor of the learning rate
     config.mix = ConfigDict()  # mixup, cutmix and label smoothing: jaxmed.train.mix.MixOptions; empty: off
+    config.accumulate = 1  # a batch goes through the network in so many parts, for one update
+    config.prune_warmup_epochs = 0  # networks that prune windows: the share grows to its final value over so many epochs
     config.ema = 0.0  # decay of the running mean of the parameters that is evaluated; 0: the parameters themselves
     config.plateau = ConfigDict({"factor": 0.5, "patience": 3, "min_lr": 1e-6, "monitor": "val/loss", "mode": "min"})
     config.monitor = "val/accuracy"  # the best epoch by this key of metrics.jsonl is tested; ties: the earlier
     config.monitor_mode = "max"
+    config.early_stop = ConfigDict({"patience": 0, "min_delta": 0.0})  # epochs without a better monitor; 0: train to the end
 
     config.seeds = ConfigDict({"init": 42, "order": 42, "dropout": 42, "split": 42})
     config.cv = ConfigDict({"folds": 0, "repeats": 20, "new_split_per_repeat": False})
@@ -57,7 +64,7 @@ def data_config() -> ConfigDict:
     data.skip_bad = False  # leave unreadable images out, by name, instead of stopping
     data.sampler = "shuffle"  # or balanced: with replacement, every class as often
     data.epoch_factor = 1.0  # draws per epoch and training case
-    data.augmentation = "basic"  # which keys `augment` has: basic (jaxmed.data.augment), strong (jaxmed.data.augment_recipe)
+    data.augmentation = "basic"  # which keys `augment` has: basic, strong, masks (jaxmed.data.augment*)
     data.augment = ConfigDict({"hflip": 0.5, "vflip": 0.5, "degrees": 15.0})
     data.test_fraction = 0.15
     data.val_fraction = 0.1765  # of what the test split leaves

@@ -58,10 +58,14 @@ def make_mesh(fsdp: int = 1) -> Mesh:
     return jax.make_mesh((devices // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """The global batch must split evenly over devices and processes."""
+def check_batch_size(batch_size: int, mesh: Mesh, parts: int = 1) -> None:
+    """The global batch must split evenly over devices and processes, and there into the parts of an accumulated step."""
     if batch_size % mesh.size:
         raise UserError(f"config.batch_size={batch_size} cannot be split over {mesh.size} devices: use a multiple of it")
+    if parts < 1 or batch_size % (mesh.size * parts):
+        raise UserError(
+            f"config.accumulate={parts} does not cut config.batch_size={batch_size} into equal parts on {mesh.size} device(s)"
+        )
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -140,6 +140,22 @@ def pruned_block(windows: Windows):
     return run
 
 
+def kept_windows(model: nnx.Module, size: tuple[int, int]) -> list[tuple[int, ...]]:
+    """How many windows each stage's blocks compute while training, in every pruned encoder inside `model`.
+
+    size: (height, width) of the images.
+    """
+    found = []
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, SwinPruned):
+            height, width = (-(-n // PATCH) for n in size)
+            for factor, ratios in zip(module.warm_up, module.ratios, strict=True):
+                count = Windows(height, width, module.window_size).count
+                found.append(tuple(kept(count, ratio * factor) for ratio in ratios))
+                height, width = -(-height // 2), -(-width // 2)
+    return found
+
+
 def set_warm_up(model: nnx.Module, factors: Sequence[float]) -> None:
     """Sets the training ratios of every pruned encoder inside `model`, as factors per stage (`warm_up_factors`).
 

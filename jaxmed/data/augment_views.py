@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt
 
 from jaxmed.errors import UserError
 
@@ -34,8 +34,8 @@ def check_options(options: Mapping | None) -> dict[str, float | bool]:
 
 
 def augment_views(
-    views: UInt8[np.ndarray, "v h w"], rng: np.random.Generator, options: Mapping[str, float | bool]
-) -> UInt8[np.ndarray, "v h w"]:
+    views: UInt[np.ndarray, "v h w"], rng: np.random.Generator, options: Mapping[str, float | bool]
+) -> UInt[np.ndarray, "v h w"]:
     """One draw for a study; `options` as `check_options` returns them. Missing views (zeros) stay zeros.
 
     Always takes the same numbers from `rng`, so that switching one option off does not change the others' draws.
@@ -48,7 +48,7 @@ def augment_views(
     return np.stack([_warp(view, change, options) if view.any() else view for view, change in zip(views, changes, strict=True)])
 
 
-def _warp(view: UInt8[np.ndarray, "h w"], change: Float[np.ndarray, "4"], options: Mapping) -> UInt8[np.ndarray, "h w"]:
+def _warp(view: UInt[np.ndarray, "h w"], change: Float[np.ndarray, "4"], options: Mapping) -> UInt[np.ndarray, "h w"]:
     """Turns and scales about the centre, then shifts: bilinear, zeros from outside. `change`: angle, size, right, down."""
     height, width = view.shape
     centre = ((width - 1) / 2, (height - 1) / 2)

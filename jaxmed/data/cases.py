@@ -56,6 +56,10 @@ class Source:
         """
         raise NotImplementedError
 
+    def columns(self, index: int) -> dict[str, str]:
+        """What a case's row of predictions.csv has besides (a breast: its study and side)."""
+        return {}
+
     def fingerprint(self, index: int) -> str:
         """A text that changes when the pixels of this case change."""
         raise NotImplementedError

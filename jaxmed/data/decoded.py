@@ -41,8 +41,8 @@ class Readable(Protocol):
 class Plan:
     """How the cases of a source become arrays.
 
-    `arrays`: name -> shape of one case, uint8. `decode(index)`: these arrays of one case, in this order; a UserError where it
-    cannot be read. `key`: what decides the arrays besides the fingerprints of the cases. `what`: for messages.
+    `arrays`: name -> shape of one case, all of `dtype`. `decode(index)`: these arrays of one case, in this order; a UserError
+    where it cannot be read. `key`: what decides the arrays besides the fingerprints of the cases. `what`: for messages.
     """
 
     arrays: Mapping[str, tuple[int, ...]]
@@ -51,11 +51,12 @@ class Plan:
     about: Mapping
     what: str
     size: str
+    dtype: str = "uint8"
 
     @property
     def bytes_per_case(self) -> int:
         """Size on disk of one case."""
-        return sum(int(np.prod(shape)) for shape in self.arrays.values())
+        return np.dtype(self.dtype).itemsize * sum(int(np.prod(shape)) for shape in self.arrays.values())
 
 
 def decoded_folder(source: Readable, plan: Plan, cache_dir: Path | str, skip_bad: bool, log: Log) -> tuple[Path, dict]:
@@ -137,11 +138,12 @@ def _decode_all(source: Readable, plan: Plan, work: Path, broken: dict[int, str]
     skipped, count = {}, len(source.cases)
     title = f"decoding {count} {plan.what} of '{source.name}' to {plan.size}, once"
     progress = Progress(title, count, log, plan.what)
-    empty = tuple(np.zeros(shape, np.uint8) for shape in plan.arrays.values())
+    empty = tuple(np.zeros(shape, plan.dtype) for shape in plan.arrays.values())
+    descr = np.lib.format.dtype_to_descr(np.dtype(plan.dtype))
     files = [open(work / f"{name}.npy", "wb") for name in plan.arrays]
     try:
         for file, shape in zip(files, plan.arrays.values(), strict=True):
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)})
+            np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": (count, *shape)})
         for index, result in enumerate(parallel_map(one, count)):
             if isinstance(result, str):
                 skipped[index], result = result, empty

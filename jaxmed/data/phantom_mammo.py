@@ -87,7 +87,7 @@ def sample_lesions(person: Person, rng: np.random.Generator) -> tuple[lesions.Le
 def make_study(seed: int, index: int) -> Study:
     """Labels, BI-RADS and missing views of one study; no pixels."""
     person = who(seed, index)
-    found = sample_lesions(person, _generator(seed, person, "lesions"))
+    found = sample_lesions(person, of_person(seed, person, "lesions"))
     label = tuple(0 if lesion is None else int(lesion.malignant) for lesion in found)
     birads = tuple(1 if lesion is None else lesion.birads for lesion in found)
     gone = missing_views(np.random.default_rng([seed, index, 0x3155]))
@@ -111,23 +111,28 @@ def missing_views(rng: np.random.Generator) -> tuple[str, ...]:
 def make_views(seed: int, index: int, size: int) -> UInt8[np.ndarray, "4 size size"]:
     """The pixels of all four views, in the order of VIEWS, missing ones too."""
     person = who(seed, index)
-    found = sample_lesions(person, _generator(seed, person, "lesions"))
-    build = tissue.sample_breast(_generator(seed, person, "breast"))
+    found = sample_lesions(person, of_person(seed, person, "lesions"))
+    build = tissue.sample_breast(of_person(seed, person, "breast"))
     look = np.random.default_rng([seed, person.number, person.visit, 0x100C])
     textures = tissue.make_textures(size, np.random.default_rng([seed, person.number, size]), look)
     views = np.zeros((len(VIEWS), size, size), np.uint8)
     for row, name in enumerate(VIEWS):
         side, view = name.split("_")
-        shape = tissue.sample_shape(build, view, look)
-        scene = tissue.make_scene(build, shape, textures[row], size)
-        lesion = found[SIDES.index(side)]
-        tissue.add_stray_calcifications(scene, look)
-        if lesion is not None:
-            lesions.insert(scene, lesion, look)
-        views[row] = tissue.display(scene, look)
+        views[row] = make_view(build, view, textures[row], found[SIDES.index(side)], look)
     return views
 
 
-def _generator(seed: int, person: Person, part: str) -> np.random.Generator:
+def make_view(
+    build: tissue.Breast, view: str, texture: np.ndarray, lesion: lesions.Lesion | None, look: np.random.Generator
+) -> UInt8[np.ndarray, "size size"]:
+    """The pixels of one view."""
+    scene = tissue.make_scene(build, tissue.sample_shape(build, view, look), texture, len(texture))
+    tissue.add_stray_calcifications(scene, look)
+    if lesion is not None:
+        lesions.insert(scene, lesion, look)
+    return tissue.display(scene, look)
+
+
+def of_person(seed: int, person: Person, part: str) -> np.random.Generator:
     """Random numbers of a person that both visits share."""
     return np.random.default_rng([seed, person.number, {"lesions": 1, "breast": 2}[part]])

@@ -116,11 +116,13 @@ def power_law(size: int, rng: np.random.Generator, count: int) -> Float[np.ndarr
     return stack / stack.std((1, 2), keepdims=True)
 
 
-def make_textures(size: int, person: np.random.Generator, look: np.random.Generator) -> Float[np.ndarray, "4 size size"]:
-    """Textures of L_CC, L_MLO, R_CC, R_MLO: the two CC views share a part, and so do the two MLO views."""
+def make_textures(
+    size: int, person: np.random.Generator, look: np.random.Generator, breasts: int = 2
+) -> Float[np.ndarray, "views size size"]:
+    """Textures of L_CC, L_MLO, R_CC, R_MLO (or of one breast): the two CC views share a part, and so do the two MLO views."""
     common = power_law(size, person, 2)
-    own = power_law(size, look, 4)
-    return SHARED * np.concatenate([common, common]) + np.float32(np.sqrt(1 - SHARED**2)) * own
+    own = power_law(size, look, 2 * breasts)
+    return SHARED * np.concatenate([common] * breasts) + np.float32(np.sqrt(1 - SHARED**2)) * own
 
 
 def make_scene(breast: Breast, shape: Shape, texture: Float[np.ndarray, "size size"], size: int) -> Scene:

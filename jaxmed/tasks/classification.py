@@ -23,11 +23,13 @@ class Classification:
     """`experts` names the gate's columns (empty for a network without a gate).
 
     routers: (part, layers, experts) of mixture-of-experts layers; their mean load and entropy are metered in training.
+    class_weights: of the training loss (empty: all 1), which is then the mean weighted by them, as torch's.
     """
 
     classes: tuple[str, ...]
     experts: tuple[str, ...] = ()
     routers: tuple[tuple[str, int, int], ...] = ()
+    class_weights: tuple[float, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -52,17 +54,22 @@ class Classification:
         losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels).sum(1)
         return jnp.where(batch["label"] >= 0, losses, 0.0)
 
+    def weights(self, batch: Outputs) -> Float[Array, " b"]:
+        """What each case counts in the batch's mean loss; 0 for padding and where the label is not known."""
+        of_class = jnp.asarray(self.class_weights or (1.0,) * len(self.classes), jnp.float32)
+        return batch["weight"] * (batch["label"] >= 0) * of_class[jnp.maximum(batch["label"], 0)]
+
     def loss(self, out: Outputs, batch: Outputs) -> tuple[Array, dict[str, Array]]:
-        """(mean loss over the batch plus the network's own `aux_loss`, sums for the epoch's meters; accuracy against the labels
-        as they are, also where a batch is mixed)."""
+        """(mean loss over the batch, by `weights`, plus the network's own `aux_loss`; sums for the epoch's meters, accuracy
+        against the labels as they are, also where a batch is mixed)."""
         case = self.per_case(out, batch)
-        weight = batch["weight"]
-        known = weight * (batch["label"] >= 0)
-        count = jnp.sum(known)
-        sums = {"loss": jnp.sum(case["loss"] * known), "accuracy": jnp.sum(case["correct"] * known), "count": count}
+        known, weights = batch["weight"] * (batch["label"] >= 0), self.weights(batch)
+        count, total = jnp.sum(known), jnp.sum(weights)
+        mean = jnp.sum(case["loss"] * weights) / jnp.where(total > 0, total, 1.0)
+        sums = {"loss": mean * count, "accuracy": jnp.sum(case["correct"] * known), "count": count}
         sums |= {f"gate_{name}": jnp.sum(case[f"gate_{name}"] * known) for name in self.experts}
         sums |= {name: value * count for name, value in router_values(out, self.routers).items()}
-        return sums["loss"] / jnp.maximum(count, 1.0) + out.get("aux_loss", 0.0), sums
+        return mean + out.get("aux_loss", 0.0), sums
 
     def per_case(self, out: Outputs, batch: Outputs) -> dict[str, Array]:
         """Arrays [b]: loss, correct, prob_<class>, gate_<expert>; and features [b, d]."""
@@ -81,7 +88,7 @@ class Classification:
         return means | {k: float(metrics[k]) for k in ("accuracy", "auc")}
 
     def rows(self, cases: Mapping[str, np.ndarray], source: Source, groups: np.ndarray, part: Mapping[str, Any]) -> list[dict]:
-        """Rows of predictions.csv, one per case; `target` is empty where the label is not known.
+        """Rows of predictions.csv, one per case, `source.columns` last; `target` is empty where the label is not known.
 
         groups: of every case of the source. part: the columns split, fold and repeat.
         """
@@ -91,7 +98,7 @@ class Classification:
             case = source.cases[i]
             target = source.classes[case.label] if case.label >= 0 else ""
             row = {"case_id": case.case_id, "patient_id": case.patient_id, "group": str(groups[i]), **part, "target": target}
-            rows.append(row | {key: float(cases[key][k]) for key in extras})
+            rows.append(row | {key: float(cases[key][k]) for key in extras} | source.columns(int(i)))
         return rows
 
     def features(self, cases: Mapping[str, np.ndarray], source: Source) -> dict[str, np.ndarray]:

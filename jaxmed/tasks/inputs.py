@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, UInt
 
 
 def normalise(
-    view: UInt8[Array, "*b h w 1"], mean: Sequence[float], std: Sequence[float], channels: int = 3
+    view: UInt[Array, "*b h w 1"], mean: Sequence[float], std: Sequence[float], channels: int = 3
 ) -> Float[Array, "*b h w c"]:
-    """Gray bytes -> [0, 1] -> `channels` equal channels -> (x - mean) / std per channel, float32.
+    """Gray levels (uint8 or uint16) -> [0, 1] -> `channels` equal channels -> (x - mean) / std per channel, float32.
 
     Masked views hold 0 outside their region, so the outside becomes (0 - mean) / std (CSA-MoE-Net specification, section 1).
     """
-    gray = jnp.broadcast_to(view.astype(jnp.float32) / 255.0, (*view.shape[:-1], channels))
+    gray = jnp.broadcast_to(view.astype(jnp.float32) / jnp.iinfo(view.dtype).max, (*view.shape[:-1], channels))
     axes = (1,) * (view.ndim - 1)
     return (gray - jnp.reshape(jnp.asarray(mean, jnp.float32), (*axes, channels))) / jnp.reshape(
         jnp.asarray(std, jnp.float32), (*axes, channels)

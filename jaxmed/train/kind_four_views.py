@@ -52,6 +52,9 @@ class FourViews:
             raise UserError(f"config.model.name={name!r} does not look at four views: choose one of multiview_*")
         return {"num_birads": len(self.birads)}
 
+    def fit(self, model: nnx.Module) -> nnx.Module:
+        return model
+
     def cache(self, source: StudySource, log) -> StudyCache:
         data = self.config.data
         return build_study_cache(source, data.size, cache_root(data), skip_bad=data.skip_bad, log=log)

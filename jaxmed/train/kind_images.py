@@ -42,6 +42,9 @@ class Images:
     def model_options(self) -> dict[str, Any]:
         return {}
 
+    def fit(self, model: nnx.Module) -> nnx.Module:
+        return model
+
     def cache(self, source: Source, log) -> Cache:
         data = self.config.data
         return build_cache(source, data.size, cache_root(data), skip_bad=data.skip_bad, log=log)

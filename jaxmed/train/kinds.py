@@ -14,6 +14,8 @@ from jaxmed.errors import UserError
 # loaded on use: four views need neither masks nor tfds, single images no DICOM
 _KINDS = {
     "classification": ("jaxmed.train.kind_images", "Images"),
+    "segmentation": ("jaxmed.train.kind_segmentation", "MaskAndClass"),
+    "two_views": ("jaxmed.train.kind_two_views", "TwoViews"),
     "four_views": ("jaxmed.train.kind_four_views", "FourViews"),
 }
 
@@ -29,7 +31,10 @@ class Kind(Protocol):
         """The configured source; with `predict` labels may be missing."""
 
     def model_options(self) -> dict[str, Any]:
-        """Constructor options that follow from the data, besides num_classes."""
+        """Constructor options that follow from data and task; num_classes is the number of classes unless it is among them."""
+
+    def fit(self, model: nnx.Module) -> nnx.Module:
+        """The network as it takes the inputs of this kind."""
 
     def cache(self, source: Any, log) -> Any:
         """The decoded pixels of the source."""

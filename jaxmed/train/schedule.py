@@ -17,7 +17,8 @@ def learning_rate(config: ConfigDict, step: int, total: int) -> float:
 
     `config.schedule` "one_cycle": cosine from 0 to `config.learning_rate` over the first `config.pct_start` of the updates,
     cosine back to 0 (torch's OneCycleLR with div_factor inf: the first and the last update have rate 0). "cosine": from
-    the full rate at step 0 towards 0, which update number `total` would have. "constant".
+    the full rate at step 0 towards `config.min_learning_rate`, which update number `total` would have; with `config.warmup`
+    the rate first rises in equal steps over that part of the updates, and the cosine takes the rest. "constant".
 
     Raises:
         UserError: an unknown schedule, or a part of the run that is none.
@@ -26,7 +27,7 @@ def learning_rate(config: ConfigDict, step: int, total: int) -> float:
     if config.schedule == "one_cycle":
         return one_cycle(step, total, config.pct_start, 0.0, peak)
     if config.schedule == "cosine":
-        return _cosine(peak, 0.0, step / total)
+        return _warm_cosine(peak, float(config.min_learning_rate), step, total, config.warmup)
     if config.schedule == "constant":
         return peak
     choices = "plateau, one_cycle, cosine, constant"  # the first is jaxmed.train.plateau, which needs more than the step
@@ -53,6 +54,14 @@ def one_cycle(step: int, total: int, pct_start: float, low: float, high: float) 
     if step <= top and top > 0:
         return _cosine(low, high, step / top)
     return _cosine(high, low, min(1.0, (step - top) / (last - top)))
+
+
+def _warm_cosine(peak: float, low: float, step: int, total: int, warmup: float) -> float:
+    """Linear up to `peak`, which the last of the first ceil(warmup * total) updates has; then a half cosine to `low`."""
+    if not 0.0 <= warmup < 1.0:
+        raise UserError(f"config.optimizer.warmup={warmup:g} must be at least 0 and less than 1")
+    rising = math.ceil(warmup * total)
+    return peak * (step + 1) / rising if step < rising else _cosine(peak, low, (step - rising) / (total - rising))
 
 
 def _cosine(start: float, end: float, part: float) -> float:

@@ -118,16 +118,15 @@ def prepare_data(
 
 def build_model(config: ConfigDict, num_classes: int) -> nnx.Module:
     """The configured network, randomly initialised by `config.seeds.init`."""
-    options = kind_of(config).model_options() | dict(config.model.options)
-    return create_model(
-        config.model.name, num_classes=num_classes, rngs=nnx.Rngs(config.seeds.init), dtype=config.dtype, **options
-    )
+    kind = kind_of(config)
+    options = {"num_classes": num_classes, "dtype": config.dtype} | kind.model_options() | dict(config.model.options)
+    return kind.fit(create_model(config.model.name, rngs=nnx.Rngs(config.seeds.init), **options))
 
 
 def prepare(config: ConfigDict, workdir: Path, data: Data, *, quiet: bool = False) -> Run:
     """Network, pretrained weights, optimiser and pipeline on top of prepared data."""
     mesh = parallel.make_mesh(config.fsdp)
-    parallel.check_batch_size(config.batch_size, mesh)
+    parallel.check_batch_size(config.batch_size, mesh, config.accumulate)
     kind, model = kind_of(config), build_model(config, len(data.source.classes))
     warnings, recipe = _pretrain(model, config)
     task = kind.task(model, data.source, data.split.indices("train") if data.split else None)
@@ -150,7 +149,8 @@ def prepare(config: ConfigDict, workdir: Path, data: Data, *, quiet: bool = Fals
 
 def make_recipe(config: ConfigDict) -> Recipe:
     """What the config asks of a training step."""
-    return Recipe(mix_options(config.mix) if config.mix else None, dict(config.optimizer.factors), config.ema)
+    mixing = mix_options(config.mix) if config.mix else None
+    return Recipe(mixing, dict(config.optimizer.factors), config.ema, config.accumulate)
 
 
 def claim_workdir(config: ConfigDict, workdir: Path) -> None:
@@ -204,7 +204,7 @@ def _pretrain(model: nnx.Module, config: ConfigDict) -> tuple[list[str], dict]:
     recipe = preprocessing(next(iter(given.values()), ""))
     for role, path in given.items():
         into = role if role in model.roles else None
-        report = load_weights(model, path, source=config.pretrained_source, into=into, new_head=into is None)
+        report = load_weights(model, path, source=config.pretrained_source, into=into, new_head=True)
         log(f"pretrained {role}: {path}\n  " + str(report).replace("\n", "\n  "))
     if given:
         return [], recipe

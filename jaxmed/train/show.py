@@ -11,6 +11,7 @@ from jaxmed.train.optimizer import make_optimizer
 from jaxmed.train.setup import build_model, log, make_recipe
 from jaxmed.train.state import evaluated, new_state
 from jaxmed.train.step import Steps
+from jaxmed.train.warm_up import warm_up
 from jaxmed.tree import count, flatten
 
 GIB = 2.0**30
@@ -39,6 +40,7 @@ def compile_steps(config: ConfigDict, model: nnx.Module):
     kind, optimizer = kind_of(config), make_optimizer(config.optimizer)
     task = kind.task(model)
     steps = Steps(model, task, optimizer, (0.5,) * 3, (0.5,) * 3, 0, recipe=make_recipe(config))
+    warm_up(steps, config, epoch=0)  # the first epochs prune least and need most memory
     state = jax.eval_shape(lambda m: new_state(m, optimizer, task.meters, averaged=config.ema > 0), model)
     one = jax.jit(steps._evaluate).lower(evaluated(state), kind.example(model, 1)).compile()
     step = steps.train.lower(state, kind.example(model, config.batch_size), jnp.float32(0)).compile()

@@ -14,9 +14,10 @@ from jaxmed.train.schedule import first_beta, learning_rate
 TRACES = json.loads((Path(__file__).parents[1] / "golden/one_cycle_torch.json").read_text())["traces"]
 
 
-def config(schedule="one_cycle", peak=1e-3, pct_start=0.05, cycle_b1=True):
+def config(schedule="one_cycle", peak=1e-3, pct_start=0.05, cycle_b1=True, warmup=0.0, min_learning_rate=0.0):
+    rate = {"learning_rate": peak, "min_learning_rate": min_learning_rate}
     return ConfigDict(
-        {"schedule": schedule, "learning_rate": peak, "pct_start": pct_start, "b1": 0.9, "b2": 0.999, "cycle_b1": cycle_b1}
+        rate | {"schedule": schedule, "pct_start": pct_start, "warmup": warmup, "b1": 0.9, "b2": 0.999, "cycle_b1": cycle_b1}
     )
 
 
@@ -58,6 +59,17 @@ def test_cosine_and_constant():
     assert [learning_rate(config("cosine"), step, 8) for step in (0, 4)] == pytest.approx([1e-3, 5e-4])
     assert 0 < learning_rate(config("cosine"), 7, 8) < 5e-5
     assert learning_rate(config("constant"), 7, 8) == 1e-3
+
+
+def test_a_cosine_may_rise_in_equal_steps_first_and_end_above_zero():
+    warm = config("cosine", peak=1.0, warmup=0.05, min_learning_rate=0.2)
+    rates = [learning_rate(warm, step, 100) for step in range(100)]
+    assert rates[:6] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+    part = (np.arange(5, 100) - 5) / 95
+    np.testing.assert_allclose(rates[5:], 0.2 + 0.8 * np.cos(np.pi * part / 2) ** 2, rtol=1e-12)
+    assert learning_rate(warm, 100, 100) == 0.2
+    with pytest.raises(UserError, match="warmup=1 must be at least 0 and less than 1"):
+        learning_rate(config("cosine", warmup=1.0), 0, 8)
 
 
 @pytest.mark.parametrize("total", [1, 2, 10, 20, 40])
