@@ -68,6 +68,17 @@ class PatchMerging(nnx.Module):
         return self.reduction(self.norm(groups.reshape(b, h // 2, w // 2, 4 * c)))
 
 
+def shifting_blocks(
+    dim: int, num_heads: int, window_size: int, rates: list[float], *, dtype, rngs: nnx.Rngs
+) -> nnx.List:
+    """Blocks, one for each drop-path rate, that shift their windows every other time."""
+    shifts = [window_size // 2 if i % 2 else 0 for i in range(len(rates))]
+    shape = dict(dtype=dtype, rngs=rngs)
+    return nnx.List([
+        SwinBlock(dim, num_heads, window_size, *each, **shape) for each in zip(shifts, rates, strict=True)
+    ])
+
+
 class Stage(nnx.Module):
     """Patch merging (not in the first stage), then blocks that shift their windows every other time."""
 
@@ -76,15 +87,21 @@ class Stage(nnx.Module):
     ):
         if merge:
             self.downsample = PatchMerging(dim // 2, dtype=dtype, rngs=rngs)
-        self.blocks = nnx.List([
-            SwinBlock(dim, num_heads, window_size, window_size // 2 if i % 2 else 0, rate, dtype=dtype, rngs=rngs)
-            for i, rate in enumerate(rates)
-        ])
+        self.blocks = shifting_blocks(dim, num_heads, window_size, rates, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "b h w c"], train: bool = False, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "b h2 w2 c2"]:
-        x = self.downsample(x) if hasattr(self, "downsample") else x
+        return self.mix(self.merge(x), train, rngs)
+
+    def merge(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
+        """The patch merging, if there is one."""
+        return self.downsample(x) if hasattr(self, "downsample") else x
+
+    def mix(
+        self, x: Float[Array, "b h w c"], train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "b h w c"]:
+        """The blocks."""
         for block in self.blocks:
             x = block(x, train, rngs)
         return x

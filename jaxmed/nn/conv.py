@@ -195,7 +195,11 @@ class Conv(nnx.Module):
                 "repeat a gray image three times, or build the network with in_channels="
             )
         y = conv2d(
-            x.astype(self.dtype), self.kernel.get_value().astype(self.dtype),
+            x.astype(self.dtype), self.weight().astype(self.dtype),
             self.stride, self.padding, self.dilation, self.groups,
         )
         return y + self.bias.get_value().astype(self.dtype).reshape(1, 1, 1, -1) if hasattr(self, "bias") else y
+
+    def weight(self) -> Float[Array, "kh kw _ o"]:
+        """The kernel that is used."""
+        return self.kernel.get_value()

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from jaxmed.nn.init import trunc_normal
 from jaxmed.nn.linear import Linear
 from jaxmed.nn.norm import LayerNorm
+from jaxmed.ops.depth_to_space import depth_to_space
 
 EPS = 1e-5
 
@@ -24,6 +25,4 @@ class PatchExpand(nnx.Module):
         self.norm = LayerNorm(channels, eps=EPS, dtype=dtype)
 
     def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h2 w2 c"]:
-        (b, h, w, _), s = x.shape, self.scale
-        x = self.expand(x).reshape(b, h, w, s, s, -1).transpose(0, 1, 3, 2, 4, 5)
-        return self.norm(x.reshape(b, h * s, w * s, -1))
+        return self.norm(depth_to_space(self.expand(x), self.scale))

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from jaxmed.nn.conv import conv2d
 from jaxmed.nn.init import zeros
 from jaxmed.nn.keras_defaults import glorot_uniform
+from jaxmed.ops.depth_to_space import depth_to_space
 
 
 class UpConv(nnx.Module):
@@ -31,9 +32,8 @@ def double(x: Float[Array, "b h w i"], kernel: Float[Array, "3 3 o i"]) -> Float
     Even outputs take taps 0 and 2, odd ones tap 1 alone, so the four outputs of a pixel are a plain 2x2 convolution over it and
     its upper and left neighbours, with four times the channels. That form is a matrix product on every platform.
     """
-    (b, h, w, _), (*_, out, inside) = x.shape, kernel.shape
+    out, inside = kernel.shape[2:]
     taps = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0))).reshape(2, 2, 2, 2, out, inside)
     taps = taps[::-1, :, ::-1]  # taps 2t + p of output phase p, the neighbour (t = 1) first
     plain = taps.transpose(0, 2, 5, 1, 3, 4).reshape(2, 2, inside, 4 * out)
-    y = conv2d(jnp.pad(x, ((0, 0), (1, 0), (1, 0), (0, 0))), plain)
-    return y.reshape(b, h, w, 2, 2, out).transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, out)
+    return depth_to_space(conv2d(jnp.pad(x, ((0, 0), (1, 0), (1, 0), (0, 0))), plain), 2)

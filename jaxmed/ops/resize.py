@@ -27,6 +27,11 @@ def resize(
     return _resize(x, tuple(size), method, align_corners)
 
 
+def double(x: Float[Array, "b h w c"], method: str = "bilinear", align_corners: bool = False) -> Float[Array, "b h2 w2 c"]:
+    """`resize` to twice the height and width."""
+    return resize(x, (2 * x.shape[1], 2 * x.shape[2]), method, align_corners)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _resize(x: Array, size: tuple[int, int], method: str, align_corners: bool) -> Array:
     for axis, length in zip((1, 2), size, strict=True):

@@ -31,6 +31,12 @@ AS_IS = Layout(_same, _same)
 # ([channels, 1, ...]) ones, and, with no window, linear layers
 KERNEL = Layout(_kernel_to_jax, _kernel_to_torch)
 
+# [in, out, *window] <-> [*window, in, out]: torch's transposed convolutions
+TRANSPOSED = Layout(
+    lambda array: np.moveaxis(array, (0, 1), (-2, -1)),
+    lambda array: np.moveaxis(array, (-2, -1), (0, 1)),
+)
+
 
 def convolved(channels: int, window: int) -> Layout:
     """A linear layer on a flattened map that the source stores as a convolution.
