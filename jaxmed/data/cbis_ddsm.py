@@ -113,9 +113,11 @@ def find_films(root: Path, rows: Sequence[Row], skip_bad: bool = False) -> tuple
     for path in sorted(path for path in root.rglob("*.dcm") if not path.name.startswith(".")):
         for name in set(path.relative_to(root).parts[:-1]):
             folders.setdefault(name, []).append(path)
-    films, lost = {}, Problems(root)
+    films, lost, first = {}, Problems(root), {}
     lost.hint = "complete the download, or leave these films out with data.skip_bad=True"
-    for row in {row.series: row for row in reversed(rows)}.values():
+    for row in rows:
+        first.setdefault(row.series, row)
+    for row in first.values():
         files = folders.get(row.series) or folders.get(row.series_uid) or []
         if len(files) == 1:
             films[row.series] = files[0]

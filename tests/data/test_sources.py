@@ -21,7 +21,8 @@ def test_a_config_dict_opens_the_same_source_as_a_dict():
 
 
 def test_importing_data_modules_does_not_import_jax():
-    modules = "sources, phantom, folder, busi, busi_whu, cmmd, folder_views, phantom_mammo, study_records"
+    modules = "sources, phantom, folder, busi, busi_whu, cmmd, folder_views, phantom_mammo, study_records, breast_checks"
+    modules += ", folder_pairs, vindr_mammo, cbis_ddsm"
     code = f"import sys; from jaxmed.data import {modules}; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
