@@ -111,11 +111,13 @@ class Block(nnx.Module):
 class Stage(nnx.Module):
     """Halve the map (not in the first stage), the blocks, a norm."""
 
-    def __init__(self, in_channels: int, dim: int, downsample: bool, blocks: list[Block], *, dtype, rngs: nnx.Rngs):
+    def __init__(
+        self, in_channels: int, dim: int, downsample: bool, blocks: list[nnx.Module], *, eps: float = EPS, dtype, rngs: nnx.Rngs
+    ):
         if downsample:
             self.downsample = patch_embed(in_channels, dim, 3, 2, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List(blocks)
-        self.norm = LayerNorm(dim, eps=EPS, dtype=dtype)
+        self.norm = LayerNorm(dim, eps=eps, dtype=dtype)
 
     def __call__(self, x: Float[Array, "b h w c"], train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b h2 w2 d"]:
         x = self.downsample(x) if hasattr(self, "downsample") else x

@@ -50,8 +50,8 @@ class MTAN(nnx.Module):
 
     dense_tasks: {name of the output: channels}; None is {"mask_logits": mask_channels}. `dims` are the channels of the levels.
     The network has no class task, so the head is ours: an encoder attention stream of its own, the mean of that stream's last
-    map, a linear layer. num_classes=None leaves stream and layer off. `logsigma` [tasks] is here for the loss to weigh the dense
-    tasks by (Kendall et al. 2018); the outputs do not depend on it.
+    map, a linear layer. num_classes=None leaves stream and layer off. `logsigma` [tasks] is for a loss that weighs the dense
+    tasks by it (Kendall et al. 2018); the outputs do not depend on it.
 
     model(image [b, h, w, c], h and w multiples of 32) -> {one [b, h, w, channels] per dense task, "logits": [b, num_classes]};
     without classes and with the default task the mask logits alone. Outputs are raw: the released code takes the log-softmax

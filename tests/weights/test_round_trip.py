@@ -42,6 +42,8 @@ SMALLEST = {
     ),
     "hsqformer": lambda: empty("hsqformer_s", **SMALL_HSQFORMER),
     "gmic": lambda: empty("gmic"),
+    "missformer": lambda: empty("missformer", dims=(8, 16, 24, 32), depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 2)),
+    "mtanet": lambda: empty("mtanet", encoder="pvt_v2_b0", clinical_features=8),
     "mtan": lambda: empty("mtan", dims=(8, 8, 16, 24, 24), dense_tasks={"mask_logits": 1, "depth": 2}),
 }
 HOLDS = {"decoder_interaction": {"efficientnet"}}  # systems whose files name their encoder's layers as the encoder's own do

@@ -13,19 +13,26 @@ from jaxmed.weights.families.gmic import GMIC
 from jaxmed.weights.families.hiera import HIERA
 from jaxmed.weights.families.hsqformer import HSQFORMER
 from jaxmed.weights.families.medmamba import MEDMAMBA
+from jaxmed.weights.families.missformer import MISSFORMER
 from jaxmed.weights.families.mobilenetv2 import MOBILENETV2
 from jaxmed.weights.families.mpvit import MPVIT
 from jaxmed.weights.families.mtan import MTAN
+from jaxmed.weights.families.mtanet import MTANET
 from jaxmed.weights.families.pvt_v2 import PVT_V2
 from jaxmed.weights.families.resnet import RESNET
 from jaxmed.weights.families.swin import SWIN
+from jaxmed.weights.families.swin_unet import SWIN_UNET
+from jaxmed.weights.families.trans_unet import HYBRID_VIT, TRANS_UNET
+from jaxmed.weights.families.unet import ATTENTION_UNET, UNET
+from jaxmed.weights.families.unet_plus_plus import UNET_PLUS_PLUS
 from jaxmed.weights.families.vgg import VGG
 from jaxmed.weights.families.vit import VIT
 from jaxmed.weights.family import Family
 
 FAMILIES: tuple[Family, ...] = (
     RESNET, DENSENET, VGG, EFFICIENTNET, MOBILENETV2, SWIN, VIT, CONVNEXT, CSWIN, MPVIT, PVT_V2, FOCALNET, HIERA, MEDMAMBA,
-    HSQFORMER, GMIC, DECODER_INTERACTION, MTAN,
+    HSQFORMER, GMIC, DECODER_INTERACTION, MTAN, MTANET, MISSFORMER,
+    UNET, ATTENTION_UNET, UNET_PLUS_PLUS, TRANS_UNET, HYBRID_VIT, SWIN_UNET,
 )  # fmt: skip
 
 
