@@ -87,6 +87,10 @@ class FileBreastSource(BreastSource):
     """
 
     def __init__(self, breasts: Sequence[Breast], notes: Sequence[str], data: Mapping, predict: bool = False):
+        """Raises UserError: `data.classes` that are not the source's, and as `BreastSource`."""
+        asked = tuple(data.get("classes") or self.classes)
+        if asked != self.classes:
+            raise UserError(f"data.classes={asked}: data.source={self.name!r} has exactly the classes {self.classes}")
         super().__init__(breasts, notes, predict)
         self.crop = bool(data.get("crop_breast", False))
         self.ratio = view_size(data, SIZE) if data.get("pad", False) else None

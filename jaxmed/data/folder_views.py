@@ -22,7 +22,7 @@ from jaxmed.data import dicom
 from jaxmed.data.folder_csv import SPLITS
 from jaxmed.data.folder_rows import Problems
 from jaxmed.data.reading import parallel_map
-from jaxmed.data.studies import VIEWS, FileStudySource, Study
+from jaxmed.data.studies import LABELS, VIEWS, FileStudySource, Study
 from jaxmed.data.tables import check_columns, read_lines
 from jaxmed.errors import UserError
 
@@ -60,11 +60,22 @@ class FolderViewsSource(FileStudySource):
         super().__init__(read_studies(data.get("dir")), (), data, predict)
 
 
-def read_studies(place: str | Path | None) -> list[Study]:
-    """The studies of a CSV or a folder of DICOM files; raises as `FolderViewsSource`."""
+def read_studies(place: str | Path | None, classes: Sequence[str] = LABELS) -> list[Study]:
+    """The studies of a CSV or a folder of DICOM files; raises as `FolderViewsSource`.
+
+    Args:
+        classes: names of the two labels. Those that are no pathology (suspicion by BI-RADS) take no words of pathology:
+            the column `label` is then one of them, 0 or 1.
+    """
     path = _find(place)
-    pictures = read_folder(path) if path.is_dir() else read_csv(path)
+    pictures = read_folder(path) if path.is_dir() else read_csv(path, label_words(classes))
     return group_pictures(pictures, path)
+
+
+def label_words(classes: Sequence[str]) -> dict[str, int]:
+    """What the column `label` may say for these classes, in lower case, and the label that it means."""
+    names = {name.lower(): k for k, name in enumerate(classes)}
+    return _LABELS if names.items() <= _LABELS.items() else {"": -1, "0": 0, "1": 1} | names
 
 
 def _find(path: str | Path | None) -> Path:
@@ -76,12 +87,12 @@ def _find(path: str | Path | None) -> Path:
     return path
 
 
-def read_csv(path: Path) -> list[Picture]:
+def read_csv(path: Path, labels: Mapping[str, int] = _LABELS) -> list[Picture]:
     """The pictures of a CSV, checked row by row; see the module's page for its columns."""
     lines = read_lines(path, f"the header {HEADER} and one row per picture")
     check_columns(path, lines, "image", ("study_id", "patient_id"), "view", fix=f"the header is {HEADER}")
     problems = Problems(path)
-    pictures = [_picture(path.parent, number, cells, problems) for number, cells in lines]
+    pictures = [_picture(path.parent, number, cells, labels, problems) for number, cells in lines]
     filled = [bool(picture.split) for picture in pictures]
     if any(filled) and not all(filled):
         problems.add(pictures[filled.index(False)].where, "no split, but other rows have one; fill all or leave it out")
@@ -89,7 +100,7 @@ def read_csv(path: Path) -> list[Picture]:
     return pictures
 
 
-def _picture(folder: Path, number: int, cells: dict[str, str], problems: Problems) -> Picture:
+def _picture(folder: Path, number: int, cells: dict[str, str], labels: Mapping[str, int], problems: Problems) -> Picture:
     where, image = f"line {number}", folder / cells["image"]
     if not cells["image"] or not image.is_file():
         problems.add(where, f"image file {image} does not exist")
@@ -105,13 +116,13 @@ def _picture(folder: Path, number: int, cells: dict[str, str], problems: Problem
         _view_name(where, image, cells, problems),
         study,
         cells.get("patient_id", ""),
-        _look_up(where, "label", cells.get("label", "").lower(), _LABELS, problems),
+        _look_up(where, "label", cells.get("label", "").lower(), labels, problems),
         _look_up(where, "birads", cells.get("birads", "").upper(), _BIRADS, problems),
         split,
     )
 
 
-def _look_up(where: str, column: str, text: str, table: dict[str, int], problems: Problems) -> int:
+def _look_up(where: str, column: str, text: str, table: Mapping[str, int], problems: Problems) -> int:
     if text not in table:
         problems.add(where, f"{column} {text!r} is none of {', '.join(key for key in table if key)}")
     return table.get(text, -1)

@@ -82,6 +82,15 @@ def test_padding_adds_black_away_from_the_chest_wall_or_above_and_below(shape, w
     assert padded.shape == wanted and padded[place].all() and padded.sum() == shape[0] * shape[1]
 
 
+def test_a_prediction_row_names_the_study_and_the_side(files):
+    assert FileBreastSource(files, (), {}).columns(0) == {"study_id": "s", "side": "right"}
+
+
+def test_other_classes_than_the_sources_are_refused(files):
+    with pytest.raises(UserError, match=r"data.classes=\('low', 'high'\).* has exactly the classes"):
+        FileBreastSource(files, (), {"classes": ["low", "high"]})
+
+
 def test_the_fingerprint_changes_with_the_files_and_the_options(files):
     def fingerprint(**data):
         return FileBreastSource(files, (), data).fingerprint(0)

@@ -46,6 +46,22 @@ def test_labels_may_be_missing_for_prediction_only(table):
         open_source(path)
 
 
+def test_classes_of_suspicion_take_no_words_of_pathology(table):
+    rows = ["s1,L_CC,a.png,Suspicious,5,,", "s1,L_MLO,b.png,1,5,,", "s2,L_CC,c.png,0,2,,", "s2,L_MLO,d.png,not suspicious,2,,"]
+    classes = ("not suspicious", "suspicious")
+    source = open_source(table(rows), classes=classes)
+    assert source.classes == classes and [item.label for item in source.breasts] == [1, 0]
+    with pytest.raises(UserError, match="line 2: label 'malignant' is none of 0, 1, not suspicious, suspicious"):
+        open_source(table(["s1,L_CC,a.png,malignant,5,,"]), classes=classes)
+    with pytest.raises(UserError, match="name two"):
+        open_source(table(rows), classes=("a", "b", "c"))
+
+
+def test_benign_and_malignant_are_classes_of_pathology(table):
+    source = open_source(table(["s1,L_CC,a.png,normal,,,", "s1,L_MLO,b.png,benign,,,"]), classes=("benign", "malignant"))
+    assert source.classes == ("benign", "malignant") and source.breasts[0].label == 0
+
+
 def test_bad_rows_are_named_as_by_folder_views(table):
     with pytest.raises(UserError, match="(?s)2 problems.*line 2: image file .*gone.png.*line 3: label 'odd'"):
         open_source(table(["s1,L_CC,gone.png,benign,,,", "s1,L_MLO,b.png,odd,,,"]))
