@@ -62,7 +62,7 @@ class CbisDdsmSource(FileBreastSource):
     name = "cbis_ddsm"
     classes = CLASSES
 
-    def __init__(self, data: Mapping, needs: tuple[str, ...] = ("cc", "mlo"), predict: bool = False):
+    def __init__(self, data: Mapping, predict: bool = False):
         root = data_folder(data.get("dir"), WHERE)
         rows, notes = read_tables(root)
         films, lost = find_films(root, rows, bool(data.get("skip_bad", False)))

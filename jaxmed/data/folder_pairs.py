@@ -24,7 +24,7 @@ class FolderPairsSource(FileBreastSource):
 
     name = "folder_pairs"
 
-    def __init__(self, data: Mapping, needs: tuple[str, ...] = ("cc", "mlo"), predict: bool = False):
+    def __init__(self, data: Mapping, predict: bool = False):
         self.classes = tuple(data.get("classes") or LABELS)
         if len(self.classes) != 2:
             raise UserError(f"data.classes={self.classes}: name two, the negative and the positive one")

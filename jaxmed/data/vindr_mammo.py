@@ -63,18 +63,19 @@ class VindrMammoSource(FileBreastSource):
 
     Raises:
         UserError: folder, table or columns missing; an unknown option; all at once, rows that cannot be understood, and
-            pictures that do not exist unless `data.skip_bad`.
+            pictures that do not exist and findings without a box unless `data.skip_bad`.
     """
 
     name = "vindr_mammo"
     classes = CLASSES
 
-    def __init__(self, data: Mapping, needs: tuple[str, ...] = ("cc", "mlo"), predict: bool = False):
+    def __init__(self, data: Mapping, predict: bool = False):
         root = data_folder(data.get("dir"), WHERE)
         mapping = str(data.get("birads_mapping", "1-3|4-5"))
         if mapping not in MAPPINGS:
             raise UserError(f"data.birads_mapping={mapping!r}: choose one of {', '.join(MAPPINGS)}")
-        pictures, notes = read_pictures(root / BREASTS, bool(data.get("skip_bad", False)))
+        skip_bad = bool(data.get("skip_bad", False))
+        pictures, notes = read_pictures(root / BREASTS, skip_bad)
         official = bool(data.get("official_split", False))
         self.test_sets = ("test",) if official else ()
         breasts, lacking = pair_views(group_pictures(pictures, root / BREASTS))
@@ -84,8 +85,8 @@ class VindrMammoSource(FileBreastSource):
             ratio, seed = float(data.get("negatives_per_positive", 0)), int(data.get("sample_seed", 0))
             breasts, drawn = draw_negatives(breasts, ratio, seed)
             notes += drawn
-        super().__init__(breasts, notes, data, predict)
-        found = read_findings(root / FINDINGS) if (root / FINDINGS).is_file() else {}
+        found, bad = read_findings(root / FINDINGS, skip_bad) if (root / FINDINGS).is_file() else ({}, [])
+        super().__init__(breasts, notes + bad, data, predict)
         self.findings = [found.get(breast.case_id, ()) for breast in self.breasts]
 
 
@@ -94,7 +95,7 @@ def read_pictures(path: Path, skip_bad: bool = False) -> tuple[list[Picture], li
     lines = _read(path, "study_id", "image_id", "laterality", "view_position", "breast_birads", "split")
     problems, missing, pictures = Problems(path), Problems(path.parent / "images"), []
     for number, cells in lines:
-        where, name = f"line {number}", _view(cells)
+        where, name = f"line {number}", f"{cells['laterality']}_{cells['view_position']}"
         birads = _BIRADS.match(cells["breast_birads"])
         if name not in VIEWS:
             problems.add(where, f"view {name!r} is none of {', '.join(VIEWS)}")
@@ -119,10 +120,6 @@ def _read(path: Path, *columns: str) -> list[tuple[int, dict[str, str]]]:
     lines = read_lines(path, f"the columns {', '.join(columns)}")
     check_columns(path, lines, *columns, fix=WHERE)
     return lines
-
-
-def _view(cells: Mapping[str, str]) -> str:
-    return f"{cells['laterality']}_{cells['view_position']}"
 
 
 def _labelled(breast: Breast, mapping: str, official: bool) -> Breast:
@@ -150,8 +147,12 @@ def draw_negatives(breasts: Sequence[Breast], ratio: float, seed: int) -> tuple[
     return [breast for breast in breasts if breast.case_id not in left], [note]
 
 
-def read_findings(path: Path) -> dict[str, tuple[Finding, ...]]:
-    """case_id -> its findings, without the rows that say "No Finding"; a UserError lists all rows without a usable box."""
+def read_findings(path: Path, skip_bad: bool = False) -> tuple[dict[str, tuple[Finding, ...]], list[str]]:
+    """case_id -> its findings, without the rows that say "No Finding", and notes about rows left out.
+
+    Raises:
+        UserError: all rows without a usable box, unless `skip_bad`.
+    """
     problems, found = Problems(path), {}
     for number, cells in _read(path, "study_id", "laterality", "view_position", "finding_categories", "finding_birads", *_BOX):
         categories = tuple(part.strip() for part in _listed(cells["finding_categories"]))
@@ -169,8 +170,9 @@ def read_findings(path: Path) -> dict[str, tuple[Finding, ...]]:
         birads = _BIRADS.match(cells["finding_birads"])
         finding = Finding(categories, cells["view_position"].lower(), box, int(birads[1]) if birads else -1)
         found.setdefault(f"{cells['study_id']}:{sides[cells['laterality']]}", []).append(finding)
-    problems.raise_if_any()
-    return {name: tuple(group) for name, group in found.items()}
+    problems.hint = "correct them, or leave these findings out with data.skip_bad=True"
+    notes = problems.raise_or_note(skip_bad, "findings")
+    return {name: tuple(group) for name, group in found.items()}, notes
 
 
 def _listed(text: str) -> list[str]:

@@ -136,11 +136,14 @@ def test_findings_belong_to_their_breast(tree):
     assert [len(group) for group in source.findings] == [0, 2, 0, 0] and len(source) == 4
 
 
-def test_findings_without_a_usable_box_are_listed(tree):
+def test_findings_without_a_usable_box_are_listed_or_left_out(tree):
     bad = [finding("a1", "R_CC", ["Mass"], "BI-RADS 4"), finding("a1", "R_CC", "Mass", "", 1, 2, 3, 4)]
     root = tree(SMALL, [*bad, finding("a1", "R_CC", ["Mass"], "", 9, 2, 3, 4)])
     with pytest.raises(UserError, match="(?s)3 problems.*line 2: not a finding.*line 3.*'Mass'.*line 4.*xmin '9'"):
         open_source(root)
+    source = open_source(root, skip_bad=True)
+    assert len(source) == 6 and not any(source.findings)
+    assert any(note.startswith("3 findings left out: line 2: not a finding with a box") for note in source.notes)
 
 
 def test_missing_pictures_are_listed_or_left_out(tree):
