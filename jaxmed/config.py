@@ -10,7 +10,7 @@ def base_config() -> ConfigDict:
     config = ConfigDict()
     config.name = ""  # names the default workdir, runs/<name>
     config.paper = ""  # what the run reproduces, for the report
-    config.task = "classification"  # or segmentation, two_views, four_views: what a case is and what is learned (jaxmed.train.kinds)
+    config.task = "classification"  # or segmentation, two_views, four_views: what is learned from what (jaxmed.train.kinds)
     config.preset = ""  # says what was reduced, if anything
     config.published = ConfigDict()  # the paper's numbers in %, shown beside ours
 
@@ -33,7 +33,7 @@ def base_config() -> ConfigDict:
     config.optimizer.min_learning_rate = 0.0  # cosine: where it ends
     config.optimizer.pct_start = 0.05  # one_cycle: part of the run in which the rate rises
     config.optimizer.cycle_b1 = False  # one_cycle: Adam's first beta 0.95 -> 0.85 -> 0.95 against the rate
-    config.optimizer.factors = ConfigDict()  # path prefix -> factor of the learning rate
+    config.optimizer.factors = ConfigDict()  # path prefix (deeper ones by blocks inside blocks) -> factor of the learning rate
     config.mix = ConfigDict()  # mixup, cutmix and label smoothing: jaxmed.train.mix.MixOptions; empty: off
     config.accumulate = 1  # a batch goes through the network in so many parts, for one update
     config.prune_warmup_epochs = 0  # networks that prune windows: the share grows to its final value over so many epochs

@@ -55,13 +55,24 @@ def segmentation_loss(
 
     Boundary and texture are batch means inside the clip. `weight` [b] is 0 for padding; without it all images count.
     """
+    region, edges, texture = loss_terms(pred, mask, how)
+    added = how.boundary * batch_mean(edges, weight) + how.texture * batch_mean(texture, weight)
+    return batch_mean(jnp.clip(region + added, 0.0, MOST), weight)
+
+
+def image_losses(pred: Masks, mask: Masks, how: SegmentationLoss = SegmentationLoss()) -> Float[Array, " b"]:
+    """The same of each image by itself; where nothing is clipped, their mean is `segmentation_loss`."""
+    region, edges, texture = loss_terms(pred, mask, how)
+    return jnp.clip(region + how.boundary * edges + how.texture * texture, 0.0, MOST)
+
+
+def loss_terms(pred: Masks, mask: Masks, how: SegmentationLoss) -> tuple[Array, Array, Array]:
+    """(region loss, with its boost; boundary loss; texture loss), each [b]."""
     pred = jnp.clip(pred.astype(jnp.float32), EPS, 1.0 - EPS)
     mask = jnp.clip(mask.astype(jnp.float32), 0.0, 1.0)
     region = region_loss(pred, mask, how)
     region = region * size_boost(mask) if how.size_boost else region
-    edges = batch_mean(boundary_loss(pred, mask, how.hard_boundary), weight)
-    texture = batch_mean(texture_loss(pred, mask), weight)
-    return batch_mean(jnp.clip(region + how.boundary * edges + how.texture * texture, 0.0, MOST), weight)
+    return region, boundary_loss(pred, mask, how.hard_boundary), texture_loss(pred, mask)
 
 
 def region_loss(pred: Masks, mask: Masks, how: SegmentationLoss = SegmentationLoss()) -> Float[Array, " b"]:

@@ -17,6 +17,7 @@ from jaxmed.evaluate.summary import format_table, write_metrics
 from jaxmed.evaluate.table import write_predictions
 from jaxmed.evaluate.wrong import save_case_pictures
 from jaxmed.train.loop import Progress, evaluate
+from jaxmed.train.mask_pictures import save_case_masks
 from jaxmed.train.memory import peak_memory
 from jaxmed.train.setup import Run
 from jaxmed.train.state import PARTS
@@ -43,9 +44,12 @@ def finish(run: Run, *, fold: int = 0, repeat: int = 0) -> dict[str, Any]:
     if not parallel.is_main():
         return {}
     write_predictions(run.workdir / "predictions.csv", rows)
-    np.savez(run.workdir / "features.npz", **run.task.features(cases[run.data.split.reported[0]], run.source))
+    first = run.data.split.reported[0]
+    if features := run.task.features(cases[first], run.source):
+        np.savez(run.workdir / "features.npz", **features)
     write_run_json(run, progress)
     save_case_pictures(run.workdir, picture_of(run))
+    save_case_masks(run, cases[first], first)
     metrics = write_metrics(run.workdir)
     report = write_report(run.workdir)
     print(f"\nbest epoch {progress.best_epoch} of {run.config.epochs}\n{format_table(metrics)}")

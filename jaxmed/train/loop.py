@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxmed.errors import UserError
 from jaxmed.parallel import is_main, put_batch, to_host
+from jaxmed.train.early_stop import EarlyStop
 from jaxmed.train.memory import on_device, peak_memory
 from jaxmed.train.preemption import Preemption
 from jaxmed.train.progress import Chrono, clock
@@ -22,6 +23,7 @@ from jaxmed.train.rates import Rates
 from jaxmed.train.setup import Run
 from jaxmed.train.state import evaluated
 from jaxmed.train.step import per_case_rows
+from jaxmed.train.warm_up import warm_up
 from jaxmed.train.writers import MetricWriter
 
 
@@ -33,15 +35,17 @@ class Progress:
     best_value: float = -math.inf
     best_step: int = 0
     best_epoch: int = 0
+    stop_value: float = -math.inf  # the best one by the measure of early stopping
+    stalled: int = 0  # epochs since then
     seconds: float = 0.0
     saved_at: float = 0.0
 
 
 def fit(run: Run) -> Progress:
     """Trains `run` to its last epoch, resuming from its newest checkpoint; returns where the best epoch is."""
-    rates = Rates(run.config, run.config.epochs * run.steps_per_epoch)
+    rates, stop = Rates(run.config, run.config.epochs * run.steps_per_epoch), EarlyStop(**run.config.early_stop)
     progress = _resume(run, rates)
-    if progress.epochs_done >= run.config.epochs:
+    if stop.stops(progress.stalled) or progress.epochs_done >= run.config.epochs:
         run.log(f"training is complete: {progress.epochs_done} epochs, best epoch {progress.best_epoch}")
         return progress
     images = run.config.batch_size * run.kind.images_per_case
@@ -50,10 +54,14 @@ def fit(run: Run) -> Progress:
     stream = run.train_batches(start=int(run.state["step"]))
     try:
         with Preemption() as preemption:
-            while progress.epochs_done < run.config.epochs:
+            while progress.epochs_done < run.config.epochs and not stop.stops(progress.stalled):
                 _train_epoch(run, progress, rates, chrono, stream, preemption)
-                _end_epoch(run, progress, rates, chrono, writer)
+                _end_epoch(run, progress, rates, stop, chrono, writer)
         run.checkpoints.wait()
+        if stop.stops(progress.stalled):
+            run.log(
+                f"stopped early: {run.config.monitor} did not improve by more than {stop.min_delta:g} in {stop.patience} epochs"
+            )
         run.log(f"peak memory {peak_memory() / 2**30:.1f} GiB ({'of a device' if on_device() else 'of this process'})")
     finally:
         stream.close()
@@ -89,6 +97,8 @@ def _resume(run: Run, rates: Rates) -> Progress:
 def _train_epoch(
     run: Run, progress: Progress, rates: Rates, chrono: Chrono, stream: Iterator, preemption: Preemption
 ) -> None:
+    if text := warm_up(run.steps, run.config, progress.epochs_done):
+        run.log(text)
     done, last = int(run.state["step"]), (progress.epochs_done + 1) * run.steps_per_epoch
     chrono.reset_epoch()
     pending = None  # the loss of the step before: reading it after the next dispatch does not hold up the device
@@ -118,7 +128,9 @@ def _train_epoch(
     _check_finite(run, pending)
 
 
-def _end_epoch(run: Run, progress: Progress, rates: Rates, chrono: Chrono, writer: MetricWriter | None) -> None:
+def _end_epoch(
+    run: Run, progress: Progress, rates: Rates, stop: EarlyStop, chrono: Chrono, writer: MetricWriter | None
+) -> None:
     progress.epochs_done += 1
     train, speed = _means(to_host(run.state["meters"])), chrono.epoch()
     val = run.task.validation(evaluate(run, "val"), run.source)
@@ -129,6 +141,7 @@ def _end_epoch(run: Run, progress: Progress, rates: Rates, chrono: Chrono, write
     better = value > progress.best_value  # ties: the earlier epoch stays
     if better:
         progress.best_value, progress.best_step, progress.best_epoch = value, row["step"], row["epoch"]
+    progress.stop_value, progress.stalled = stop.after(value, progress.stop_value, progress.stalled)
     if rates.plateau:
         rates.end_epoch(_monitored(row, rates.watched))
     run.state["meters"] = jax.tree.map(jnp.zeros_like, run.state["meters"])
@@ -136,8 +149,7 @@ def _end_epoch(run: Run, progress: Progress, rates: Rates, chrono: Chrono, write
         writer.write(row)
     _save(run, progress, rates, chrono)
     run.log(
-        f"epoch {row['epoch']:>3}/{run.config.epochs}  train loss {train['loss']:.4f} acc {train['accuracy']:.3f}  "
-        f"val loss {val['loss']:.4f} acc {val['accuracy']:.3f} auc {val['auc']:.3f}  lr {row['lr']:.2g}  "
+        f"epoch {row['epoch']:>3}/{run.config.epochs}  train {_shown(train)}  val {_shown(val)}  lr {row['lr']:.2g}  "
         f"{speed['images_per_second']:.1f} images/s  data wait {speed['data_wait']:.0%}  "
         f"{clock(chrono.seconds)} elapsed{'  best' if better else ''}"
     )
@@ -171,6 +183,12 @@ def _on_device(rates: dict[str, float]) -> dict[str, jax.Array]:
 def _means(sums: dict[str, np.ndarray]) -> dict[str, float]:
     count = float(sums["count"])
     return {k: float(v) / max(count, 1.0) for k, v in sums.items() if k != "count"}
+
+
+def _shown(values: dict[str, float]) -> str:
+    """The values that the terminal shows, as far as the task has them."""
+    short = {"loss": "loss", "iou": "iou", "iou_all": "iou (all)", "accuracy": "acc", "auc": "auc"}
+    return " ".join(f"{name} {values[key]:.{4 if key == 'loss' else 3}f}" for key, name in short.items() if key in values)
 
 
 def _monitored(row: dict[str, float], key: str) -> float:

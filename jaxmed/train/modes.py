@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from jaxmed import parallel
 from jaxmed.config import base_config
 from jaxmed.errors import UserError
+from jaxmed.evaluate.predictions import PREFIX
 from jaxmed.evaluate.report import write_report
 from jaxmed.evaluate.summary import format_table, write_metrics
 from jaxmed.evaluate.table import write_predictions
@@ -17,6 +18,7 @@ from jaxmed.evaluate.wrong import save_case_pictures
 from jaxmed.train.finish import finish, load_best, picture_of, prediction_rows, write_run_json
 from jaxmed.train.kinds import kind_of
 from jaxmed.train.loop import evaluate, fit
+from jaxmed.train.mask_pictures import save_case_masks, write_native_masks
 from jaxmed.train.setup import Data, claim_workdir, log, prepare, prepare_data
 
 
@@ -68,9 +70,10 @@ def predict(config: ConfigDict, workdir: Path, source: str | None, output: str |
     load_best(run)
     target = Path(output) if output else workdir / "predict"
     target.mkdir(parents=True, exist_ok=True)
-    rows = prediction_rows(run, evaluate(run, "all"), "predict")
+    cases = evaluate(run, "all")
+    rows = write_native_masks(target, run, cases, prediction_rows(run, cases, "predict"))
     write_predictions(target / "predictions.csv", rows)
-    _print_predictions(rows, run.task.classes)
+    _print_predictions(rows)
     origin = run.kind.mask_origin(data.source)
     masks = f"; masks: {origin} (results hold for masks of this kind)" if origin else ""
     log(f"{len(rows)} cases: {target / 'predictions.csv'}{masks}")
@@ -143,21 +146,27 @@ def _join(workdir: Path, kind: str, parts: int) -> None:
 def _test_elsewhere(config: ConfigDict, workdir: Path, data: Data, split: str, target: Path) -> None:
     run = prepare(config, workdir, data, quiet=True)
     progress = load_best(run)
-    rows = prediction_rows(run, evaluate(run, split), "test" if split == "all" else split)
+    name = "test" if split == "all" else split
+    cases = evaluate(run, split)
+    rows = prediction_rows(run, cases, name)
     target.mkdir(parents=True, exist_ok=True)
     write_predictions(target / "predictions.csv", rows)
     write_run_json(dataclasses.replace(run, workdir=target), progress)
     save_case_pictures(target, picture_of(run))
+    save_case_masks(run, cases, name, target)
     (target / "config.json").write_text(config.to_json_best_effort(indent=2))
     metrics = write_metrics(target)
     log(f"\nbest epoch {progress.best_epoch}, {len(rows)} cases of {split!r}\n{format_table(metrics)}")
     log(f"report: {write_report(target)}")
 
 
-def _print_predictions(rows: list[dict], classes: tuple[str, ...]) -> None:
+def _print_predictions(rows: list[dict]) -> None:
+    """Class probabilities, and the lesion's pixels where there are masks."""
     width = max(len(row["case_id"]) for row in rows)
-    log("  ".join([f"{'case':<{width}}", *(f"{name:>10}" for name in classes)]))
+    shown = {key: key.removeprefix(PREFIX) for key in rows[0] if key.startswith(PREFIX)}
+    shown |= {"predicted_pixels": "lesion px"} if "predicted_pixels" in rows[0] else {}
+    log("  ".join([f"{'case':<{width}}", *(f"{name:>10}" for name in shown.values())]))
     for row in rows[:20]:
-        log("  ".join([f"{row['case_id']:<{width}}", *(f"{row[f'prob_{name}']:>10.3f}" for name in classes)]))
+        log("  ".join([f"{row['case_id']:<{width}}", *(f"{row[key]:>10.{0 if 'pixels' in key else 3}f}" for key in shown)]))
     if len(rows) > 20:
         log(f"... and {len(rows) - 20} more")
