@@ -15,7 +15,8 @@ from tests.weights.networks import empty
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RECIPES = json.loads((GOLDEN / "create.json").read_text())
-SLOW = ("hsqformer_s", "hsqformer_top2_small", "gmic_full")  # 160 and 144 million numbers to make; a whole mammogram
+# over 100 million numbers to make, a whole mammogram, or long to compile
+SLOW = ("hsqformer_s", "hsqformer_top2_small", "gmic_full", "transunet", "mtanet", "missformer")
 CASES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in RECIPES]
 TOLERANCE = 1e-4  # of the largest value, float32; the official runs are within 3e-6 of float64 (a row may state its own)
 MAPS = {

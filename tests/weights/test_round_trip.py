@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 import jaxmed
+from jaxmed.backbones.hybrid_vit import HybridViT
 from jaxmed.nn import Conv, Linear
 from jaxmed.tree import flatten, tree_of
 from jaxmed.weights import to_state_dict
@@ -22,6 +23,7 @@ SMALL_HSQFORMER = dict(
     convnext="convnext_tiny", convnext_options=dict(depths=(1, 1, 2, 1), dims=(8, 16, 32, 64)), depths=(1, 2, 1, 1),
     num_queries=3, query_dim=24, projector_num_heads=(1, 2, 4, 8), img_size=32,
 )  # fmt: skip
+SMALL_HYBRID = dict(img_size=32, base_width=32, depths=(1, 1, 2), dim=128, depth=2, num_heads=2)
 SMALLEST = {
     "resnet": lambda: empty("resnet50", depths=(1, 1, 1, 1)),
     "densenet": lambda: empty("densenet121", depths=(1, 2, 1, 1), growth=4),
@@ -45,6 +47,12 @@ SMALLEST = {
     "missformer": lambda: empty("missformer", dims=(8, 16, 24, 32), depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 2)),
     "mtanet": lambda: empty("mtanet", encoder="pvt_v2_b0", clinical_features=8),
     "mtan": lambda: empty("mtan", dims=(8, 8, 16, 24, 24), dense_tasks={"mask_logits": 1, "depth": 2}),
+    "unet": lambda: empty("unet", base_width=4),
+    "attention_unet": lambda: empty("attention_unet", base_width=4),
+    "unet_plus_plus": lambda: empty("unet_plus_plus", variant="nnunet", base_width=4),
+    "trans_unet": lambda: empty("trans_unet", **SMALL_HYBRID, decoder_dims=(8, 8, 8, 4)),
+    "hybrid_vit": lambda: nnx.eval_shape(lambda: HybridViT(**SMALL_HYBRID, rngs=nnx.Rngs(0))),
+    "swin_unet": lambda: empty("swin_unet", depths=(1, 1, 2, 1), dims=(8, 16, 32, 64), num_heads=(1, 2, 4, 8)),
 }
 HOLDS = {"decoder_interaction": {"efficientnet"}}  # systems whose files name their encoder's layers as the encoder's own do
 NAMINGS = [(family.name, naming) for family in FAMILIES for naming in (*family.namings, "jaxmed")]
