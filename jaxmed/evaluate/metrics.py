@@ -41,6 +41,16 @@ def predicted_class(probabilities: Float[np.ndarray, "n classes"]) -> Int[np.nda
     return probabilities.argmax(axis=1)
 
 
+def from_positive(probabilities: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n classes"]:
+    """Two classes: (1 - p, p) of the positive probability p, which alone decides where the two are independent sigmoids.
+
+    More classes: as they are.
+    """
+    if probabilities.shape[1] != 2:
+        return probabilities
+    return np.stack([1 - probabilities[:, 1], probabilities[:, 1]], axis=1)
+
+
 def confusion_matrix(
     target: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n classes"]
 ) -> Int[np.ndarray, "classes classes"]:
@@ -103,12 +113,9 @@ def case_losses(
     Two classes: both from the positive probability alone, Brier = (p - y)^2. More classes: rows are normalised;
     Brier = sum over classes of (p - y)^2 (0 to 2). Log loss clips probabilities at 2^-23.
     """
-    if probabilities.shape[1] == 2:
-        probabilities = np.stack([1 - probabilities[:, 1], probabilities[:, 1]], axis=1)
-        scale = 0.5
-    else:
-        probabilities = probabilities / np.maximum(probabilities.sum(1, keepdims=True), CLIP)
-        scale = 1.0
+    scale = 0.5 if probabilities.shape[1] == 2 else 1.0
+    probabilities = from_positive(probabilities)
+    probabilities = probabilities / np.maximum(probabilities.sum(1, keepdims=True), CLIP)
     truth = np.eye(probabilities.shape[1])[target]
     of_truth = probabilities[np.arange(len(target)), target]
     return {

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 
 from jaxmed.errors import UserError
 from jaxmed.evaluate.calibration import reliability
+from jaxmed.evaluate.metrics import from_positive
 from jaxmed.evaluate.predictions import Predictions
 
 Priors = Mapping[str, Sequence[float]]  # run.json's "priors": {"learned": shares among the draws, "true": among the cases}
@@ -58,10 +59,8 @@ def corrected_table(table: Predictions, priors: Priors) -> Predictions:
     """
     if missing := {"learned", "true"} - priors.keys():
         raise UserError(f"run.json: priors lacks {' and '.join(sorted(missing))}: give a share for each class, or no priors")
-    probabilities = table.probabilities
-    if len(table.classes) == 2:
-        probabilities = np.stack([1 - probabilities[:, 1], probabilities[:, 1]], axis=1)
-    return replace(table, probabilities=correct_prior(probabilities, priors["learned"], priors["true"]))
+    probabilities = correct_prior(from_positive(table.probabilities), priors["learned"], priors["true"])
+    return replace(table, probabilities=probabilities)
 
 
 def correction_of_table(table: Predictions, priors: Priors) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread, imsave
 from scipy.ndimage import binary_erosion
 
-from jaxmed.evaluate.metrics import predicted_class
+from jaxmed.evaluate.metrics import from_positive, predicted_class
 from jaxmed.evaluate.predictions import Predictions
 from jaxmed.evaluate.style import RED, new_figure, styled
 from jaxmed.evaluate.table import read_predictions
@@ -45,11 +45,7 @@ def most_wrong(table: Predictions, count: int = 10) -> list[WrongCase]:
     Repeats are averaged per case. Two classes: the true class's probability is taken from the positive one.
     """
     table = table.known().average_repeats()
-    if len(table.classes) == 2:
-        positive = table.probabilities[:, 1]
-        of_truth = np.where(table.target == 1, positive, 1 - positive)
-    else:
-        of_truth = table.probabilities[np.arange(len(table)), table.target]
+    of_truth = from_positive(table.probabilities)[np.arange(len(table)), table.target]
     decided = predicted_class(table.probabilities)
     return [
         WrongCase(str(table.case_id[i]), table.classes[table.target[i]], table.classes[decided[i]],

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxmed.errors import UserError
+from jaxmed.evaluate.metrics import from_positive
 
 Row = Mapping[str, Any]  # of predictions.csv
 WRONG, UNSURE, CERTAIN, ASKED = "most wrong", "least sure", "most certain", "asked for"
@@ -18,7 +19,7 @@ def choose(rows: Sequence[Row], classes: Sequence[str], unit: Callable[[Row], st
 
     unit: what gets a figure; the rows of two breasts may be one study.
     """
-    probs = probabilities(rows, classes)
+    probs = from_positive(probabilities(rows, classes))
     top, labelled = probs.max(1), [k for k, row in enumerate(rows) if row["target"]]
     if labelled:
         truth = [probs[k, list(classes).index(rows[k]["target"])] for k in labelled]

@@ -29,6 +29,7 @@ class EachView(nnx.Module):
     def __init__(self, encoder: nnx.Module):
         self.encoder, self.num_classes = encoder, encoder.num_classes
         self.outputs = getattr(encoder, "outputs", "softmax")
+        self.normalisation = getattr(encoder, "normalisation", "imagenet")
         self.frozen = tuple(f"encoder.{path}" for path in encoder.frozen)
 
     @property

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxmed.data.cases import Source
-from jaxmed.evaluate.metrics import metric_values
+from jaxmed.evaluate.metrics import metric_values, predicted_class
 from jaxmed.tasks.routers import router_meters, router_values
 from jaxmed.tasks.soft_targets import soft_losses
 
@@ -30,6 +30,7 @@ class Classification:
     experts: tuple[str, ...] = ()
     routers: tuple[tuple[str, int, int], ...] = ()
     class_weights: tuple[float, ...] = ()
+    exclusive: ClassVar[bool] = True  # a case has one of the classes
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,12 +74,16 @@ class Classification:
 
     def per_case(self, out: Outputs, batch: Outputs) -> dict[str, Array]:
         """Arrays [b]: loss, correct, prob_<class>, gate_<expert>; and features [b, d]."""
-        probs = jax.nn.softmax(out["logits"].astype(jnp.float32))
+        probs = self.probabilities(out)
         case = {"loss": self.losses(out, batch)}
-        case["correct"] = (jnp.argmax(probs, -1) == batch["label"]).astype(jnp.float32)
+        case["correct"] = (predicted_class(probs) == batch["label"]).astype(jnp.float32)
         case |= {f"prob_{name}": probs[:, i] for i, name in enumerate(self.classes)}
         case |= {f"gate_{name}": out["gate"][:, i].astype(jnp.float32) for i, name in enumerate(self.experts)}
         return case | {"features": out["features"].astype(jnp.float32)}
+
+    def probabilities(self, out: Outputs) -> Float[Array, "b k"]:
+        """Of the classes, float32."""
+        return jax.nn.softmax(out["logits"].astype(jnp.float32))
 
     def validation(self, cases: Mapping[str, np.ndarray], source: Source) -> dict[str, float]:
         """Mean loss and gate weights, accuracy and AUC of evaluated cases (`per_case` joined, with case_id)."""

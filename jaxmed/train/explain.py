@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from jaxmed import parallel
 from jaxmed.errors import UserError
+from jaxmed.evaluate.metrics import from_positive
 from jaxmed.explain.choose import asked, choose
 from jaxmed.explain.grad_cam import relative
 from jaxmed.explain.overlay import ATTENTION, GRAD_CAM, Explained, HeatMap
@@ -112,9 +113,8 @@ def _case(
 ) -> Explained:
     unit, index, why = who
     pictures = kind.pictures(element)
-    classes = [
-        int(np.argmax(p)) if k < 0 else k for p, k in zip(case["probabilities"], explainer.classes, strict=True)
-    ]
+    probabilities = from_positive(case["probabilities"])
+    classes = [int(np.argmax(p)) if k < 0 else k for p, k in zip(probabilities, explainer.classes, strict=True)]
     maps = []
     for number, (look, layer) in enumerate(explainer.reached):
         for m in range(layer.maps):
@@ -128,7 +128,7 @@ def _case(
             maps.append(HeatMap(name, picture, heat, float(peak), layer.name, GRAD_CAM, explains, gate))
     maps = sorted(maps, key=lambda heat: list(pictures).index(heat.picture))
     maps += [_attention(weights, next(iter(pictures))) for weights in case["attention"]]
-    headings, facts = _words(kind, index, case["probabilities"])
+    headings, facts = _words(kind, index, probabilities)
     facts |= {"split": _split_of(kind.run, index)} | _stages(case, pictures)
     return Explained(unit, pictures, tuple(maps), headings, why, kind.mask(index), facts)
 

@@ -32,12 +32,12 @@ class Answer:
 
 
 class ImageCases:
-    """One image per case, perhaps with views that a mask makes, and one class. Explained: the predicted class."""
-
-    default_class = -1  # the predicted one
+    """One image per case, perhaps with views that a mask makes, and one class. Explained: the predicted class; of findings that
+    do not exclude each other the last."""
 
     def __init__(self, run: Run):
         self.run, self.inputs = run, run.steps.input_names
+        self.default_class = -1 if getattr(run.task, "exclusive", True) else len(run.task.classes) - 1  # -1: the predicted one
         self.answers = (Answer("logits", "", tuple(run.task.classes)),)
 
     def unit(self, row: Mapping[str, Any]) -> str:

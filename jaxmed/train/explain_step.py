@@ -70,7 +70,8 @@ class Explainer:
         found["heat"] = {layer.name: _by_case(heat[layer.name], layer.maps) for layer in layers}
         found["attention"] = query_maps(out.get("query_attention", ()), inputs[0].shape[-3:-1])
         logits = jnp.stack([out[answer.output].astype(jnp.float32) for answer in self.answers], 1)
-        return found | {"probabilities": jax.nn.softmax(logits)}
+        exclusive = getattr(self.run.task, "exclusive", True)
+        return found | {"probabilities": (jax.nn.softmax if exclusive else jax.nn.sigmoid)(logits)}
 
     def _scores(self, out: Mapping[str, Array]) -> Array:
         """The logits that are explained, [answers, b]."""

@@ -16,6 +16,7 @@ from jaxmed.data.views import view_report, view_warnings
 from jaxmed.evaluate.wrong import outlined
 from jaxmed.registry import create_model
 from jaxmed.tasks.classification import Classification
+from jaxmed.tasks.gmic import task_class
 
 
 class Images:
@@ -66,7 +67,7 @@ class Images:
         """A network's gate, if it has one, weighs one expert per input."""
         experts = tuple(model.input_names) if len(model.input_names) > 1 else ()
         classes = tuple(source.classes if source else self.config.data.classes)
-        return Classification(classes, experts, tuple(getattr(model, "routers", ())))
+        return task_class(model)(classes, experts, tuple(getattr(model, "routers", ())))
 
     def example(self, model: nnx.Module, size: int) -> dict[str, Any]:
         side = self.config.data.size

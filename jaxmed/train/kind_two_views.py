@@ -17,6 +17,7 @@ from jaxmed.data.studies import view_size
 from jaxmed.errors import UserError
 from jaxmed.models.each_view import EachView
 from jaxmed.tasks.classification import Classification
+from jaxmed.tasks.gmic import task_class
 from jaxmed.tasks.multiview import class_weights
 
 
@@ -70,7 +71,7 @@ class TwoViews:
         classes, weights = tuple(source.classes if source else self.config.data.classes), ()
         if self.config.loss.class_weights and rows is not None:
             weights = class_weights(np.array([source.cases[row].label for row in rows]), len(classes))
-        return Classification(classes, class_weights=weights)
+        return task_class(model)(classes, class_weights=weights)
 
     def example(self, model: nnx.Module, size: int) -> dict[str, Any]:
         view = jax.ShapeDtypeStruct((size, *self.size, 1), DTYPES[self.config.data.bits])

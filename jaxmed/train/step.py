@@ -12,7 +12,7 @@ from flax import nnx
 
 from jaxmed.backbones.swin_pruned import kept_windows, set_warm_up
 from jaxmed.errors import UserError
-from jaxmed.tasks.inputs import normalise
+from jaxmed.tasks.inputs import normalise, standardise
 from jaxmed.train import ema
 from jaxmed.train.groups import rate_factors
 from jaxmed.train.mix import MixOptions, mix
@@ -40,8 +40,9 @@ class Steps:
     """The network, its task and its optimiser, compiled.
 
     The network gets the batch's pixels of its `input_names`, normalised, and the arrays of its `side_inputs` by keyword. `mean`
-    and `std` are those of the pretrained weights. `dropout_seed` and the step number make the dropout key, so that a resumed
-    run draws the same masks. `shardings` is the layout of the state, kept from step to step.
+    and `std` are those of the pretrained weights; a network whose `normalisation` is "image" gets one channel, by each image's
+    own (`standardise`). `dropout_seed` and the step number make the dropout key, so that a resumed run draws the same masks.
+    `shardings` is the layout of the state, kept from step to step.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Steps:
     ):
         self.input_names = tuple(model.input_names)
         self.side_inputs = tuple(getattr(model, "side_inputs", ()))
+        self.normalisation = getattr(model, "normalisation", "imagenet")
         self.task, self.optimizer, self.recipe = task, optimizer, recipe or Recipe()
         if self.recipe.accumulate > 1 and not hasattr(task, "weights"):
             raise UserError("config.accumulate: the loss of this task is no plain mean over cases; leave it at 1")
@@ -80,6 +82,8 @@ class Steps:
 
     def inputs(self, batch: Batch) -> list[jax.Array]:
         """The network's pictures, normalised, from a batch of bytes."""
+        if self.normalisation == "image":
+            return [standardise(batch[name]) for name in self.input_names]
         return [normalise(batch[name], self.mean, self.std) for name in self.input_names]
 
     def forward(self, state: State, inputs: Sequence[jax.Array], batch: Batch, *, train: bool, rngs: nnx.Rngs | None = None):

@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from jaxmed.evaluate.calibration import reliability
-from jaxmed.evaluate.metrics import METRICS, metric_values, predicted_class
+from jaxmed.evaluate.metrics import METRICS, from_positive, metric_values, predicted_class
 
 from .synthetic import make_table
 
@@ -64,6 +64,7 @@ def test_independent_sigmoids_are_judged_by_the_positive_one():
     probabilities = np.array([[0.9, 0.6], [0.1, 0.4]])
     np.testing.assert_array_equal(predicted_class(probabilities), [1, 0])
     assert metric_values(np.array([1, 0]), probabilities)["brier"] == pytest.approx(0.16)
+    np.testing.assert_allclose(from_positive(probabilities), [[0.4, 0.6], [0.6, 0.4]])
 
 
 def test_certain_and_wrong_costs_a_finite_log_loss():

@@ -40,6 +40,13 @@ def test_without_labels_the_least_certain_take_the_place_of_the_wrong():
     assert list(choose(unlabelled, CLASSES, unit, 3)) == ["d", "e", "f"]
 
 
+def test_of_independent_findings_the_last_one_alone_decides():
+    truth = {"a": (0.6, "malignant"), "b": (0.1, "malignant"), "c": (0.01, "benign")}
+    found = [row(case, *said) | {"prob_benign": 0.95} for case, said in truth.items()]
+    assert choose(found, CLASSES, unit, 2) == {"b": "most wrong", "c": "most certain"}
+    assert choose(found, CLASSES, unit, 3)["a"] == "least sure"
+
+
 def test_two_breasts_of_a_study_make_one_figure():
     assert list(choose(ROWS, CLASSES, lambda row: "ab" if row["case_id"] in "ab" else row["case_id"], 3)) == ["ab", "d", "f"]
 

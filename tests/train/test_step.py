@@ -5,8 +5,8 @@ from jax.sharding import Mesh
 
 from jaxmed import parallel
 from jaxmed.train.state import PARTS
-from jaxmed.train.step import per_case_rows
-from tests.train.tiny import make_batch, make_steps, run
+from jaxmed.train.step import Steps, per_case_rows
+from tests.train.tiny import Tiny, make_batch, make_steps, run
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +77,15 @@ def test_evaluation_sees_every_case_once_and_drops_padding(trained):
     np.testing.assert_allclose(rows["prob_benign"] + rows["prob_malignant"], 1.0, rtol=1e-6)
     with pytest.raises(RuntimeError, match="saw 8 cases, expected each of 9"):
         per_case_rows(lambda: [full], evaluate, 9)
+
+
+def test_a_network_may_want_one_channel_normalised_by_the_image_itself():
+    class Own(Tiny):
+        normalisation = "image"
+
+    batch = make_batch(0)
+    (plain,), (own,) = (Steps(made(), None, None, (0.5,) * 3, (0.25,) * 3, 0).inputs(batch) for made in (Tiny, Own))
+    assert plain.shape == (8, 8, 8, 3) and own.shape == (8, 8, 8, 1)
+    np.testing.assert_allclose(plain[..., :1], (batch["image"] / 255 - 0.5) / 0.25, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(own.mean((1, 2, 3)), np.zeros(8), atol=1e-5)
+    np.testing.assert_allclose(own.std((1, 2, 3)), np.ones(8), rtol=1e-5)
