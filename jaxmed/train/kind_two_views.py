@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from jaxmed.data.breast import to_uint8
 from jaxmed.data.breast_cache import DTYPES, BreastCache, build_breast_cache
+from jaxmed.data.breast_checks import check_breasts
 from jaxmed.data.breast_loader import BreastLoader
 from jaxmed.data.breasts import PAIR, SIZE, BreastSource
 from jaxmed.data.checks import Report
@@ -87,6 +88,4 @@ class TwoViews:
         return ""
 
     def check(self, log) -> Report:
-        from jaxmed.data.breast_checks import check_breasts
-
-        return check_breasts(self.open(), log=log)
+        return check_breasts(self.open(predict=True), log=log)  # breasts without labels are looked at, too

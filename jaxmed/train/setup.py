@@ -23,7 +23,7 @@ from jaxmed.train.mix import mix_options
 from jaxmed.train.optimizer import make_optimizer
 from jaxmed.train.state import new_state
 from jaxmed.train.step import Recipe, Steps
-from jaxmed.tree import count
+from jaxmed.tree import count, flatten
 
 Log = Callable[[str], None]
 
@@ -150,7 +150,7 @@ def prepare(config: ConfigDict, workdir: Path, data: Data, *, quiet: bool = Fals
 def make_recipe(config: ConfigDict) -> Recipe:
     """What the config asks of a training step."""
     mixing = mix_options(config.mix) if config.mix else None
-    return Recipe(mixing, dict(config.optimizer.factors), config.ema, config.accumulate)
+    return Recipe(mixing, flatten(config.optimizer.factors.to_dict()), config.ema, config.accumulate)
 
 
 def claim_workdir(config: ConfigDict, workdir: Path) -> None:
