@@ -65,6 +65,8 @@ class BreastSource(Source):
             raise UserError(f"data.source={self.name!r}: no breast to use. {'; '.join(self.notes) or 'The table is empty'}")
         self.breasts = list(breasts)
         self.cases = [Case(item.case_id, item.label, item.patient_id or item.study_id, item.split) for item in self.breasts]
+        if not any(item.patient_id for item in self.breasts):
+            self.people = "studies"
         self.notes.append(describe(self.breasts, self.classes))
 
     def columns(self, index: int) -> dict[str, str]:

@@ -29,6 +29,7 @@ class Source:
         notes: facts worth printing ("17 images have several masks: united").
         has_masks: whether `read` gives "mask".
         mask_origin: whose masks these are, for the report.
+        people: what `Case.patient_id` names, in the plural.
         test_sets: names in `Case.split` of test sets that the source brings; its other cases are to be divided.
     """
 
@@ -36,6 +37,7 @@ class Source:
     classes: tuple[str, ...] = ()
     has_masks: bool = False
     mask_origin: str = ""
+    people: str = "patients"
     test_sets: tuple[str, ...] = ()
 
     def __init__(self):

@@ -236,7 +236,7 @@ def _patient_notes(source: Source) -> list[str]:
     patients = {case.patient_id for case in source.cases if case.patient_id}
     if not patients:
         return ["no patient ids: images of one patient stay together only where they are duplicates"]
-    return [f"{len(patients)} patients: all cases of a patient stay in one split"]
+    return [f"{len(patients)} {source.people}: all cases of each stay in one split"]
 
 
 def _duplicate_notes(groups: np.ndarray, pairs: Pairs, labels: np.ndarray, options: Mapping) -> list[str]:

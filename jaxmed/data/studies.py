@@ -61,6 +61,7 @@ class StudySource:
     name: str = ""
     classes = LABELS
     test_sets: tuple[str, ...] = ()
+    people: str = "patients"
     birads_classes: tuple[int, ...] = BIRADS
 
     def __init__(

@@ -41,6 +41,7 @@ MAPPINGS = {  # BI-RADS categories of the two classes; breasts of other categori
 }
 WHERE = "download VinDr-Mammo (physionet.org/content/vindr-mammo) and pass --config.data.dir=<its folder with the .csv files>"
 _BIRADS = re.compile(r"^BI-RADS ([1-5])$")
+_SIDES = {"L": "left", "R": "right"}
 _BOX = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -155,30 +156,36 @@ def read_findings(path: Path, skip_bad: bool = False) -> tuple[dict[str, tuple[F
     """
     problems, found = Problems(path), {}
     for number, cells in _read(path, "study_id", "laterality", "view_position", "finding_categories", "finding_birads", *_BOX):
-        categories = tuple(part.strip() for part in _listed(cells["finding_categories"]))
+        categories = _listed(cells["finding_categories"])
         if categories == ("No Finding",):
             continue
-        try:
-            box = tuple(float(cells[name]) for name in _BOX)
-        except ValueError:
-            box = ()
-        sides = {"L": "left", "R": "right"}
-        if not categories or not box or cells["laterality"] not in sides or not (box[0] < box[2] and box[1] < box[3]):
+        if finding := _finding(cells, categories):
+            found.setdefault(f"{cells['study_id']}:{_SIDES[cells['laterality']]}", []).append(finding)
+        else:
             shown = ", ".join(f"{name} {cells[name]!r}" for name in ("laterality", "finding_categories", *_BOX))
             problems.add(f"line {number}", f"not a finding with a box: {shown}")
-            continue
-        birads = _BIRADS.match(cells["finding_birads"])
-        finding = Finding(categories, cells["view_position"].lower(), box, int(birads[1]) if birads else -1)
-        found.setdefault(f"{cells['study_id']}:{sides[cells['laterality']]}", []).append(finding)
     problems.hint = "correct them, or leave these findings out with data.skip_bad=True"
     notes = problems.raise_or_note(skip_bad, "findings")
     return {name: tuple(group) for name, group in found.items()}, notes
 
 
-def _listed(text: str) -> list[str]:
-    """The table writes lists as Python does: "['Mass', 'Skin Retraction']"; [] for anything else."""
+def _finding(cells: Mapping[str, str], categories: tuple[str, ...]) -> Finding | None:
+    """None if something is missing or the box is none."""
+    try:
+        left, top, right, bottom = (float(cells[name]) for name in _BOX)
+    except ValueError:
+        return None
+    if not categories or cells["laterality"] not in _SIDES or not (left < right and top < bottom):
+        return None
+    birads = _BIRADS.match(cells["finding_birads"])
+    return Finding(categories, cells["view_position"].lower(), (left, top, right, bottom), int(birads[1]) if birads else -1)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """The table writes lists as Python does: "['Mass', 'Skin Retraction']"; () for anything else."""
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return []
-    return value if isinstance(value, list) and all(isinstance(part, str) for part in value) else []
+        return ()
+    good = isinstance(value, list) and all(isinstance(part, str) for part in value)
+    return tuple(part.strip() for part in value) if good else ()

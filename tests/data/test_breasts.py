@@ -52,8 +52,9 @@ def test_breasts_without_a_label_are_for_prediction_only():
 
 def test_both_breasts_of_a_study_stay_in_one_split_though_no_patient_is_known():
     source = BreastSource([breast(k, side) for k in range(40) for side in ("left", "right")])
-    rows = make_split(source, None, {}, seed=0).rows
-    places = [row["split"] for row in rows]
+    split = make_split(source, None, {}, seed=0)
+    assert "40 studies: all cases of each stay in one split" in split.notes
+    places = [row["split"] for row in split.rows]
     assert set(places) == {"train", "val", "test"} and places[::2] == places[1::2]
 
 
