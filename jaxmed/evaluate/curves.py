@@ -8,10 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from jaxmed.evaluate.style import BLUE, CYCLE, EXPERTS, MUTED, RED, new_figure, styled
+from jaxmed.evaluate.style import BLUE, CYCLE, EXPERTS, GREEN, MUTED, RED, new_figure, styled
 
 STYLES = {"train": "-", "val": "--"}
 SPLIT_LABELS = {"train": "training", "val": "validation"}
+OVERLAP = "iou_all"
+CURVES = {"loss": "Loss", "accuracy": "Accuracy", OVERLAP: "IoU"}
 
 
 def series(history: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -43,26 +45,33 @@ def expert_color(name: str, position: int) -> str:
 
 @styled
 def learning_curves(history: list[dict], best_epoch: int | None = None) -> Figure:
-    """Loss, accuracy and learning rate over epochs; training solid, validation dashed, the kept epoch marked.
+    """Loss, accuracy and IoU, as far as logged, and learning rate over epochs; training solid, validation dashed, the kept
+    epoch marked. The IoU of training is over all images, that of validation also over those with a lesion (dash-dotted).
 
     Several networks (repeats, folds) give their mean and the range between them.
     """
-    figure = new_figure(9.6, 3.4)
-    loss, accuracy, rate = figure.subplots(1, 3)
-    for key, ax, title in (("loss", loss, "Loss"), ("accuracy", accuracy, "Accuracy")):
+    names = [key for key in CURVES if key == "loss" or any(len(series(history, f"{split}/{key}")[0]) for split in STYLES)]
+    rows = 1 if len(names) < 3 else 2
+    figure = new_figure(9.6, 0.4 + 3.0 * rows)
+    *axes, rate = figure.subplots(rows, -(-(len(names) + 1) // rows)).ravel()
+    for key, ax in zip(names, axes, strict=True):
         for split, color in (("train", BLUE), ("val", RED)):
             draw_line(ax, history, f"{split}/{key}", color, STYLES[split], SPLIT_LABELS[split])
-        ax.set_title(title)
+        if key == OVERLAP:
+            draw_line(ax, history, "val/iou", GREEN, "-.", "validation, lesions")
+        ax.set_title(CURVES[key])
+        if key != "loss":
+            ax.set_ylim(top=1.005)
     draw_line(rate, history, "lr", MUTED, "-", "learning rate", drawstyle="steps-mid")
     rate.set_title("Learning rate")
     rate.set_yscale("log")
-    accuracy.set_ylim(top=1.005)
-    for ax in (loss, accuracy, rate):
+    for ax in (*axes, rate):
         epoch_axis(ax, best_epoch)
-    handles, labels = loss.get_legend_handles_labels()
+    entries = {label: line for ax in axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    handles, labels = list(entries.values()), list(entries)
     if best_epoch is not None:
         handles, labels = [*handles, best_mark()], [*labels, f"epoch kept ({best_epoch})"]
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
 
 

@@ -43,7 +43,7 @@ def set_table(workdir: Workdir, by_set: dict[str, Levels]) -> dict:
     by_set: what `estimates_by_level` gives of every test set; a set has a row for its images, and one for its patients
     where they have several images.
     """
-    if len(by_set) < 2:
+    if len(by_set) < 2 or workdir.table.masks_only:
         return {}
     lines = [(name, level, values) for name, levels in by_set.items() for level, values in levels.items()]
     methods = list(dict.fromkeys(values[name].method for *_, values in lines for name in IN_LEVEL_TABLE))

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxmed.evaluate.breasts import ALL, BOTH, SIDE, second_tasks
 from jaxmed.evaluate.intervals import Estimate, independent
+from jaxmed.evaluate.mask_words import mask_methods
 from jaxmed.evaluate.resample import RESAMPLES, SEED
 from jaxmed.evaluate.summary import TaskEstimates
 from jaxmed.evaluate.wording import cases, groups, networks, seen_in_training, shares_text, uses_masks
@@ -20,11 +21,20 @@ PUBLISHED = {
     "F1": "f1",
     "AUC": "auc",
 }
+PUBLISHED_MASKS = {
+    "IoU": "lesions/iou", "Dice": "lesions/dice_of_mean_iou", "Dice mean": "lesions/dice", "Sens": "lesions/sensitivity",
+    "Prec": "lesions/precision", "IoU pooled": "pooled/iou", "Dice pooled": "pooled/dice",
+}  # fmt: skip
+MASK_NOTE = (
+    "IoU is the mean over images with a lesion, and Dice is 2 IoU / (1 + IoU) of that mean, which is how the published Dice "
+    "follows from the published IoU; the mean Dice over lesions is smaller. Sens and Prec (of pixels) are means over lesions; "
+    "the publication does not state its average."
+)
 
 
-def methods(workdir: Workdir, estimates: dict[str, Estimate]) -> list[str]:
+def methods(workdir: Workdir, estimates: dict[str, Estimate], masks: dict[str, Estimate]) -> list[str]:
     """Sentences on the network and its training (as far as the workdir knows them), the cases, and the statistics."""
-    return [text for text in (_training(workdir), _cases(workdir), _statistics(workdir, estimates)) if text]
+    return [text for text in (_training(workdir), _cases(workdir), _statistics(workdir, estimates, masks)) if text]
 
 
 def _training(workdir: Workdir) -> str:
@@ -54,29 +64,38 @@ def _cases(workdir: Workdir) -> str:
     return text
 
 
-def _statistics(workdir: Workdir, estimates: dict[str, Estimate]) -> str:
-    classes = workdir.table.classes
-    if len(classes) == 2:
-        text = f"The positive class was {classes[-1]}, with a threshold of 0.5. "
-    else:
-        text = "The most probable class counts; metrics are macro averages of one class against the rest. "
-    text += _tasks(workdir)
+def _statistics(workdir: Workdir, estimates: dict[str, Estimate], masks: dict[str, Estimate]) -> str:
+    classes, needed = workdir.table.classes, ["a class"] * bool(estimates) + ["lesions"] * bool(masks)
+    text = " ".join(part for part in (_deciding(workdir, estimates), mask_methods(workdir)) if part) + " "
     unit = f"{workdir.unit}s" if independent(workdir.headline) else "patients or duplicate groups"
     text += (f"95 % confidence intervals are percentile intervals of {RESAMPLES:,} bootstrap resamples of {unit} "
-             f"(seed {SEED}), not stratified by class; resamples that lacked a class were drawn again. ")
-    if estimates["auc"].method.startswith("DeLong"):
+             f"(seed {SEED}), not stratified by class; resamples that lacked {' or '.join(needed)} were drawn "
+             "again. ")
+    if estimates and estimates["auc"].method.startswith("DeLong"):
         text += f"The interval of the AUC is DeLong's, computed on the logit scale, as all {workdir.unit}s were independent. "
-    if any(value.method.startswith("exact") for value in estimates.values()):
+    if any(value.method.startswith("exact") for value in [*estimates.values(), *masks.values()]):
         text += "Where no error was seen, the interval is the exact (Clopper-Pearson) one over independent groups. "
     if len(workdir.parts) > 1:
         text += _averaging(workdir)
-    text += "The calibration error uses ten bins of equal width. "
+    text += "The calibration error uses ten bins of equal width. " if estimates else ""
     if workdir.priors:
         learned, true = (shares_text(workdir.priors[name], classes) for name in ("learned", "true"))
         text += (f"Training drew cases by class ({learned}; among the training cases {true}); probabilities were not corrected "
                  "for this, except in the second calibration curve. ")
     packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "scipy", "scikit-learn"))
     return text + f"Statistics were computed with {packages}."
+
+
+def _deciding(workdir: Workdir, estimates: dict[str, Estimate]) -> str:
+    """Which class counts; "" of a network without classes."""
+    classes = workdir.table.classes
+    if not estimates:
+        return ""
+    if len(classes) == 2:
+        text = f"The positive class was {classes[-1]}, with a threshold of 0.5."
+    else:
+        text = "The most probable class counts; metrics are macro averages of one class against the rest."
+    return f"{text} {_tasks(workdir)}".strip()
 
 
 def _tasks(workdir: Workdir) -> str:
@@ -94,30 +113,35 @@ def _averaging(workdir: Workdir) -> str:
             f"is about new patients; the SD is over {'repeats' if repeats > 1 else 'folds'} of the training. ")
 
 
-def published_table(workdir: Workdir, estimates: dict[str, Estimate], tasks: Iterable[TaskEstimates] = ()) -> dict:
-    """{"model", "names", "rows"}: this run above the publication, metrics in per cent; {} without one.
+def published_table(
+    workdir: Workdir, estimates: dict[str, Estimate], tasks: Iterable[TaskEstimates] = (),
+    masks: dict[str, Estimate] | None = None,
+) -> dict:
+    """{"model", "names", "rows", "note"}: this run above the publication, metrics in per cent; {} without one.
 
     Beside `PUBLISHED`'s columns, further numbers of the publication ("Params (M)", "F1 macro", and with the name of a further
-    task "BI-RADS AUC", "BI-RADS F1 macro") get a column each. tasks: what `task_estimates` gives.
+    task "BI-RADS AUC", "BI-RADS F1 macro") get a column each, and those of `PUBLISHED_MASKS`. tasks: what `task_estimates`
+    gives; masks: what `mask_estimates` gives. The note says which averages of masks are compared.
     """
     published = dict(workdir.run.get("published") or {})
     model = published.pop("model", "")
     if not published:
         return {}
     further = [name for name in published if name not in PUBLISHED]
-    named = _named(estimates, tasks)
-    main = [name for name in PUBLISHED if name in published or workdir.unit == "case"]
+    named = _named(estimates, tasks) | {_key(name): masks[ours] for name, ours in PUBLISHED_MASKS.items() if masks}
+    main = [name for name in PUBLISHED if estimates and (name in published or workdir.unit == "case")]
     ours = [_in_percent(estimates[PUBLISHED[name]]) for name in main]
     theirs = [_as_published(published.get(name)) for name in main]
     rows = [("This run", ours + [_ours(workdir, name, named) for name in further]),
             ("Published", theirs + [_theirs(name, published[name], named) for name in further])]
-    return {"model": model, "names": [*main, *further], "rows": rows}
+    note = MASK_NOTE if masks and set(published) & set(PUBLISHED_MASKS) else ""
+    return {"model": model, "names": [*main, *further], "rows": rows, "note": note}
 
 
 def _named(estimates: dict[str, Estimate], tasks: Iterable[TaskEstimates]) -> dict[str, Estimate]:
     """Metrics of further columns by `_key`: "F1 macro", and "<task> AUC", "<task> F1 macro", ... of both sides together."""
     columns = PUBLISHED | {"F1 macro": "macro_f1"}
-    found = {_key("F1 macro"): estimates["macro_f1"]}
+    found = {_key("F1 macro"): estimates["macro_f1"]} if estimates else {}
     for part, values in tasks:
         if part.side in (BOTH, ALL):
             found |= {_key(f"{part.task} {column}"): values[name] for column, name in columns.items()}

@@ -66,7 +66,9 @@ def best_epoch(workdir: Workdir) -> int | None:
 
 
 def result_panels(workdir: Workdir, estimates: dict[str, Estimate]) -> list[Panel]:
-    """ROC, confusion matrix and calibration of the headline split."""
+    """ROC, confusion matrix and calibration of the headline split; none of a network without classes."""
+    if not estimates:
+        return []
     panels = [confusion_panel(workdir, workdir.headline), calibration_panel(workdir)]
     if not np.isnan(estimates["auc"].value):
         panels.insert(0, roc_panel(workdir, estimates["auc"]))
@@ -88,7 +90,7 @@ def training_panels(workdir: Workdir) -> list[Panel]:
 
 def feature_panels(workdir: Workdir) -> list[Panel]:
     """t-SNE, where the features of at least `FEWEST` cases were saved."""
-    if not workdir.features:
+    if not workdir.features or workdir.table.masks_only:
         return []
     matched, features = match_features(workdir.headline.average_repeats(), workdir.features)
     return [tsne_panel(workdir, matched, features)] if len(matched) >= FEWEST else []
@@ -160,13 +162,16 @@ def learning_panel(workdir: Workdir) -> Panel:
     seen = seen_in_training(workdir)
     caption = f"Solid: training {seen}; dashed: validation {seen}, which choose the epoch that is kept"
     caption += " (dotted line). " if best is not None else ". "
+    if len(series(workdir.history, "val/iou")[0]):
+        caption += "IoU is a mean over all images, where two empty masks count 1; dash-dotted: over those with a lesion alone. "
     if len({(row.get("repeat", 0), row.get("fold", 0)) for row in workdir.history}) > 1:
         caption += "Lines are means over networks, shades their range. "
     caption += ("Look for validation curves that level off near the training curves. Validation loss that rises while "
                 f"training loss falls means that the network learns its training {seen} by heart.")
-    last = [f"{label} {series(workdir.history, key)[1][:, -1].mean():.3f}" for key, label in (
-        ("train/loss", "training loss"), ("val/loss", "validation loss"), ("train/accuracy", "training accuracy"),
-        ("val/accuracy", "validation accuracy")) if len(series(workdir.history, key)[0])]
+    ends = {"train/loss": "training loss", "val/loss": "validation loss", "train/accuracy": "training accuracy",
+            "val/accuracy": "validation accuracy", "val/iou": "validation IoU of lesions"}
+    last = [f"{label} {series(workdir.history, key)[1][:, -1].mean():.3f}" for key, label in ends.items()
+            if len(series(workdir.history, key)[0])]
     epochs = len(series(workdir.history, "train/loss")[0])
     alt = f"Learning curves over {epochs} epochs; at the end {', '.join(last)}."
     return make_panel(workdir, learning_curves(workdir.history, best), "learning_curves", "Learning curves", caption, alt)

@@ -13,12 +13,17 @@ from jaxmed.evaluate.gate_panels import gate_kind, gate_panels
 from jaxmed.evaluate.intervals import Estimate
 from jaxmed.evaluate.level_table import level_table, set_table
 from jaxmed.evaluate.levels import IMAGE, estimates_by_level
+from jaxmed.evaluate.mask_panels import mask_panels
+from jaxmed.evaluate.mask_table import mask_cards, mask_set_table, mask_table
+from jaxmed.evaluate.mask_words import mask_sentence
+from jaxmed.evaluate.masks import mask_estimates
 from jaxmed.evaluate.methods import explain, methods, published_table
 from jaxmed.evaluate.metrics import LABELS, LOWER_IS_BETTER
 from jaxmed.evaluate.router_panels import router_panels
 from jaxmed.evaluate.style import to_png
 from jaxmed.evaluate.summary import task_estimates
 from jaxmed.evaluate.task_table import task_table
+from jaxmed.evaluate.upa import upa_panels
 from jaxmed.evaluate.wording import averaged_over, interval, networks, number, summary, title, uses_masks, warnings
 from jaxmed.evaluate.workdir import Workdir, read_workdir
 from jaxmed.evaluate.wrong import WrongCase, wrong_cases, wrong_strip
@@ -30,8 +35,8 @@ CARDS = ("recall", "specificity", "auc", "accuracy")
 def write_report(workdir: str | Path) -> Path:
     """Writes report.html and figures/*.png from the files of the workdir alone.
 
-    Needs predictions.csv; uses run.json, config.json, metrics.jsonl, splits.csv, features.npz and figures/cases/ where
-    they exist. Gate figures appear where gates were recorded; a table of several folds or repeats gives mean and SD.
+    Needs predictions.csv; uses run.json, config.json, metrics.jsonl, splits.csv, features.npz, masks/ and figures/cases/
+    where they exist. Gate figures appear where gates were recorded; a table of several folds or repeats gives mean and SD.
 
     Raises:
         UserError: a file is missing or broken; the message names it.
@@ -59,6 +64,8 @@ def page_content(run: Workdir) -> dict:
     by_set = {name: estimates_by_level(run.table.select(split=name), not run.leaky) for name in names}
     estimates = by_set[run.split][IMAGE]
     by_task = task_estimates(run.table.select(split=run.split), run.task, not run.leaky)
+    masks_by_set = {name: mask_estimates(run.table.select(split=name), not run.leaky) for name in names}
+    masks = masks_by_set[run.split]
     cases = wrong_cases(run.path, run.headline)
     if any(case.picture for case in cases):
         to_png(wrong_strip(cases), run.path / "figures" / "most_wrong.png")
@@ -66,20 +73,24 @@ def page_content(run: Workdir) -> dict:
     return {
         "title": title(run),
         "subtitle": subtitle(run),
-        "summary": summary(run, estimates, by_task),
+        "summary": f"{summary(run, estimates, by_task)} {mask_sentence(masks)}".strip(),
         "warnings": warnings(run),
-        "cards": [row for name in CARDS for row in rows if row["name"] == name],
+        "cards": [row for name in CARDS for row in rows if row["name"] == name] + mask_cards(masks),
         "rows": rows,
         "scale_start": scale_start(estimates),
         "method_notes": notes,
         "has_sd": len(run.parts) > 1,
-        "published": published_table(run, estimates, by_task),
+        "published": published_table(run, estimates, by_task, masks),
         "result_panels": panels.result_panels(run, estimates),
         "unit": run.unit,
         "tasks": task_table(by_task),
         "task_panels": panels.task_panels(run, [part for part, _ in by_task]),
         "levels": level_table(run, by_set[run.split]),
         "sets": set_table(run, by_set),
+        "masks": mask_table(run, masks),
+        "mask_sets": mask_set_table(run, masks_by_set),
+        "mask_panels": mask_panels(run),
+        "upa_panels": upa_panels(run),
         "router_panels": router_panels(run),
         "training_panels": panels.training_panels(run),
         "gate_panels": gate_panels(run),
@@ -91,7 +102,7 @@ def page_content(run: Workdir) -> dict:
         "data_notes": data_notes(run),
         "facts": facts(run),
         "config": json.dumps(run.config, indent=2, sort_keys=True) if run.config else "",
-        "methods": methods(run, estimates),
+        "methods": methods(run, estimates, masks),
     }
 
 
@@ -105,7 +116,7 @@ def subtitle(run: Workdir) -> str:
 
 def scale_start(estimates: dict[str, Estimate]) -> int:
     """Where the bars begin, in per cent: at 50 if nothing lies below, so that good values can be told apart."""
-    shown = [estimates[name] for name in LABELS if name not in LOWER_IS_BETTER]
+    shown = [estimates[name] for name in LABELS if name in estimates and name not in LOWER_IS_BETTER]
     ends = [end for value in shown for end in (value.value, value.low) if not math.isnan(end)]
     return 50 if min(ends, default=0) >= 0.5 else 0
 
@@ -113,10 +124,10 @@ def scale_start(estimates: dict[str, Estimate]) -> int:
 def metric_rows(
     estimates: dict[str, Estimate], classes: tuple[str, ...], unit: str = "case"
 ) -> tuple[list[dict], list[str]]:
-    """Rows of the metrics table, and the methods they refer to by number (from 1)."""
-    notes = list(dict.fromkeys(estimates[name].method for name in LABELS))
+    """Rows of the metrics table, and the methods they refer to by number (from 1); none of a network without classes."""
+    notes = list(dict.fromkeys(estimates[name].method for name in LABELS if name in estimates))
     start, rows = scale_start(estimates), []
-    for name, label in LABELS.items():
+    for name, label in LABELS.items() if estimates else ():
         value = estimates[name]
         bar = name not in LOWER_IS_BETTER and not math.isnan(value.value)
         rows.append({
@@ -147,7 +158,7 @@ def split_table(run: Workdir) -> dict:
     """Cases (studies, breasts) per class and split, and groups per split, from splits.csv (or of the evaluated split alone)."""
     known = run.headline.average_repeats()
     rows = run.cases or [
-        {"split": split, "label": known.classes[target], "group": str(cluster)}
+        {"split": split, "label": known.classes[target] if target >= 0 else "", "group": str(cluster)}
         for split, target, cluster in zip(known.split, known.target, known.clusters(), strict=True)
     ]
     places = [row.get("split") or f"fold {row.get('fold') or '?'}" for row in rows]
@@ -173,7 +184,8 @@ def data_notes(run: Workdir) -> list[str]:
     notes = [f"The table shows the split of the first of {networks(run)}."] if networks(run) and run.cases else []
     notes += [*run.data.get("notes", ()), *run.data.get("split_notes", ())]
     if run.data.get("mask_origin"):
-        notes.append(f"Lesion masks: {run.data['mask_origin']}" + ("" if uses_masks(run) else " (not used)"))
+        use = " (what the network learns to draw)" if len(run.masked) else "" if uses_masks(run) else " (not used)"
+        notes.append(f"Lesion masks: {run.data['mask_origin']}{use}")
     return [str(note) for note in notes]
 
 

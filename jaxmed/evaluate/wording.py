@@ -9,18 +9,22 @@ import numpy as np
 from jaxmed.evaluate.breasts import ALL, BOTH, TaskPart, unit_of
 from jaxmed.evaluate.intervals import Estimate
 from jaxmed.evaluate.metrics import confusion_matrix
-from jaxmed.evaluate.predictions import STUDY, Predictions
+from jaxmed.evaluate.predictions import MASK, STUDY, Predictions
 from jaxmed.evaluate.summary import TaskEstimates
 from jaxmed.evaluate.workdir import Workdir
 
 WHOLE_PICTURES = ("image", "cc", "mlo", "views")  # inputs that are made without a mask
-PERCENT = ("accuracy", "recall", "specificity", "precision", "f1", "macro_f1", "balanced_accuracy")
+PERCENT = ("accuracy", "recall", "specificity", "precision", "f1", "macro_f1", "balanced_accuracy", "iou", "dice",
+           "dice_of_mean_iou", "sensitivity", "missed", "false_alarm")
+PIXELS = ("hd95", "asd")
 
 
 def number(name: str, value: float | None) -> str:
-    """Proportions in per cent, everything else with three decimals."""
+    """Proportions in per cent, distances in pixels, everything else with three decimals."""
     if value is None or math.isnan(value):
         return "not defined"
+    if name in PIXELS:
+        return f"{value:.2f} px"
     return f"{100 * value:.1f} %" if name in PERCENT else f"{value:.3f}"
 
 
@@ -30,6 +34,8 @@ def interval(name: str, estimate: Estimate) -> str:
         return ""
     if name in PERCENT:
         return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f} %"
+    if name in PIXELS:
+        return f"{estimate.low:.2f} to {estimate.high:.2f} px"
     return f"{estimate.low:.3f} to {estimate.high:.3f}"
 
 
@@ -124,6 +130,7 @@ def summary(workdir: Workdir, estimates: dict[str, Estimate], further: Iterable[
     """The report's first paragraph: what was tested, what was found and missed, and how sure that is.
 
     further: what `task_estimates` gives; tasks other than the first get a sentence each, on both sides together.
+    estimates: of classes; {} of a network without.
     """
     where = {"test": " that were kept aside for testing", "val": " of the validation split"}.get(workdir.split, "")
     where = where or (f" of the test set '{workdir.split}'" if workdir.split in workdir.test_sets else "")
@@ -131,6 +138,8 @@ def summary(workdir: Workdir, estimates: dict[str, Estimate], further: Iterable[
     start = f"{several or 'The network'} read {cases(workdir)}{where}"
     start += f"; they form {groups(workdir)}." if groups(workdir) else "."
     start += " All numbers are averages." if several else ""
+    if not estimates:
+        return start
     found = _found_binary(workdir, estimates) if len(workdir.table.classes) == 2 else _found_classes(workdir, estimates)
     text = f"{start} {found} The AUC is {with_interval('auc', estimates['auc'])}."
     if others := [name for name in workdir.test_sets if name != workdir.split]:
@@ -206,7 +215,12 @@ def warnings(workdir: Workdir) -> list[str]:
 
 
 def uses_masks(workdir: Workdir) -> bool:
-    """Whether the network saw more than the whole picture; run.json's `inputs` decides where it is given."""
+    """Whether the network saw more than the whole picture; run.json's `inputs` decides where it is given.
+
+    Masks that are scored are what the network is asked for, not what it is told.
+    """
+    if MASK in workdir.table.extras:
+        return False
     inputs = workdir.run.get("inputs")
     if inputs is not None:
         return any(name not in WHOLE_PICTURES for name in inputs)

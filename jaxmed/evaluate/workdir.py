@@ -59,6 +59,11 @@ class Workdir:
         return self.table.select(split=self.split).known()
 
     @cached_property
+    def masked(self) -> Predictions:
+        """The rows of that split whose true mask is known; none of a network without masks."""
+        return self.table.select(split=self.split).with_mask()
+
+    @cached_property
     def parts(self) -> list[Predictions]:
         """One table per trained network: more than one in a cv workdir."""
         return self.headline.parts()

@@ -42,8 +42,11 @@ class WrongCase:
 def most_wrong(table: Predictions, count: int = 10) -> list[WrongCase]:
     """The cases whose true class got the lowest probability, worst first.
 
-    Repeats are averaged per case. Two classes: the true class's probability is taken from the positive one.
+    Repeats are averaged per case. Two classes: the true class's probability is taken from the positive one. A network
+    without classes has none.
     """
+    if table.masks_only:
+        return []
     table = table.known().average_repeats()
     of_truth = from_positive(table.probabilities)[np.arange(len(table)), table.target]
     decided = predicted_class(table.probabilities)

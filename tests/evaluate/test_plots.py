@@ -43,6 +43,17 @@ def test_learning_curves_draw_training_solid_and_validation_dashed():
     assert rate.get_yscale() == "log"
 
 
+def test_the_iou_is_drawn_where_it_was_logged_and_the_accuracy_only_then():
+    logged = {"lr": 1e-3, "train/loss": 0.4, "train/iou_all": 0.1, "val/iou_all": 0.09, "val/iou": 0.05}
+    history = [{"epoch": k} | {key: k * value for key, value in logged.items()} for k in range(1, 5)]
+    loss, overlap, rate = learning_curves(history).axes
+    drawn = lines(overlap)
+    assert [ax.get_title(loc="left") for ax in (loss, overlap, rate)] == ["Loss", "IoU", "Learning rate"]
+    for label, style, key in (("training", "-", "train/iou_all"), ("validation", "--", "val/iou_all"),
+                              ("validation, lesions", "-.", "val/iou")):
+        np.testing.assert_allclose(drawn[label, style].get_ydata(), [row[key] for row in history])
+
+
 def test_a_history_without_validation_or_of_one_epoch_is_drawn():
     history = [{"epoch": 1, "lr": 1e-3, "train/loss": 0.5, "train/accuracy": 0.8}]
     assert to_png(learning_curves(history)).startswith(b"\x89PNG")
