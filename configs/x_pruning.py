@@ -30,7 +30,8 @@ by .890 * .919 = .818, above the .812 of the table (likewise for dv_sparsevit an
 5 % BI-RADS 4 and 5; the paper's figures imply 41 % positives: --config.data.negatives_per_positive=1.4.
 
 sv_*: each view by itself, learning from the breast's label; the breast's probability is the mean of its views'. *_vit: Swin-T
-without pruning, stages 1 and 2 frozen as in the pruned ones. gmic, dv_gmic: inputs standardised per image.
+without pruning, stages 1 and 2 frozen as in the pruned ones. gmic, dv_gmic: inputs standardised per image; loss.beta weighs
+the L1 norm of the saliency maps.
 
 What the paper leaves open is a key. model.options: prune_ratio (0.3 of the windows; a number here, lists in Python), score,
 rescore, frozen_stages, drop_path, ctb_* (the cross-attention: width, blocks, heads, place, pooling, plain, positions), head,
@@ -46,6 +47,7 @@ from ml_collections import ConfigDict
 
 from jaxmed.config import base_config, parse_arg
 from jaxmed.errors import UserError
+from jaxmed.tasks.gmic import BETA
 
 SPARSE = {"prune_ratio": 0.3, "score": "xpruning", "rescore": "stage", "frozen_stages": 2, "remat": True, "drop_path": 0.1}
 DENSE = {"prune_ratio": 0.0, "frozen_stages": 2, "remat": True, "drop_path": 0.1}
@@ -126,6 +128,8 @@ def _recipe(config: ConfigDict, model: str) -> None:
     """Batch, loss and folds are the paper's, the rest is ours: it gives none."""
     config.batch_size, config.epochs, config.dtype = 4, 40, "bfloat16"
     config.loss = ConfigDict({"class_weights": True})  # n / (2 n_c) of the training breasts
+    if config.model.name.endswith("gmic"):
+        config.loss.beta = BETA  # of the saliency maps' L1 norm
     config.optimizer.update(learning_rate=1e-4, weight_decay=0.05, clip_norm=1.0, schedule="cosine")
     config.optimizer.update(warmup=0.05, decay_all=False)
     config.optimizer.factors = ConfigDict(PRETRAINED.get(model, {"cc": BODY, "mlo": BODY}))

@@ -72,7 +72,8 @@ class TwoViews:
         classes, weights = tuple(source.classes if source else self.config.data.classes), ()
         if self.config.loss.class_weights and rows is not None:
             weights = class_weights(np.array([source.cases[row].label for row in rows]), len(classes))
-        return task_class(model)(classes, class_weights=weights)
+        sparsity = {"beta": self.config.loss.beta} if "beta" in self.config.loss else {}
+        return task_class(model)(classes, class_weights=weights, **sparsity)
 
     def example(self, model: nnx.Module, size: int) -> dict[str, Any]:
         view = jax.ShapeDtypeStruct((size, *self.size, 1), DTYPES[self.config.data.bits])
