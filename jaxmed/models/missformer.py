@@ -20,7 +20,7 @@ EPS = 1e-5
 
 
 class Block(nnx.Module):
-    """Attention over a shrunken copy of the map, then MixFFNSkip, each behind a norm and around a shortcut (section 3.2)."""
+    """Attention over a shrunken copy of the map, then MixFFNSkip, each behind a norm and around a shortcut."""
 
     def __init__(self, dim: int, num_heads: int, reduction: int, *, dtype, rngs: nnx.Rngs):
         self.norm1, self.norm2 = (LayerNorm(dim, eps=EPS, dtype=dtype) for _ in range(2))

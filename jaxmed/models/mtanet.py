@@ -1,5 +1,7 @@
 """MTANet: mask, class and, where there are any, clinical findings on a transformer encoder (Ling et al., IEEE TMI 2024)."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -47,8 +49,8 @@ class ReverseAddition(nnx.Module):
 class MTANet(nnx.Module):
     """PVTv2, a partial decoder for a first mask, three reverse-addition levels that refine it; class from the deepest map.
 
-    encoder: any registered PVTv2. clinical_features=0 (default): the mean of the deepest map -> 40 -> classes; n > 0: the
-    published network, which also takes a vector of n clinical findings (8 in the paper; see ClinicalFusion).
+    encoder: any registered PVTv2; `depths` and `drop_path` are handed on to it. clinical_features=0: the mean of the
+    deepest map -> 40 -> classes; n > 0: the published network, which also takes n clinical findings (8; see ClinicalFusion).
 
     model(image [b, h, w, c], h and w multiples of 32), or model(image, clinical [b, n]) -> {"logits": [b, num_classes],
     "mask_logits", and the supervised side outputs "side_logits_4" (stride 8), "side_logits_3" (16), "side_logits_2" (8, the
@@ -63,11 +65,13 @@ class MTANet(nnx.Module):
 
     def __init__(
         self, num_classes: int | None = 2, *, mask_channels: int = 1, clinical_features: int = 0, encoder: str = "pvt_v2_b2",
-        drop_path: float = 0.0, in_channels: int = 3, dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs,
+        depths: Sequence[int] | None = None, drop_path: float = 0.0, in_channels: int = 3,
+        dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs,
     ):
         shape = dict(dtype=dtype, rngs=rngs)
         self.num_classes, self.clinical_features = num_classes, clinical_features if num_classes is not None else 0
-        self.backbone = make_encoder(encoder, in_channels=in_channels, drop_path=drop_path, **shape)
+        given = {} if depths is None else {"depths": tuple(depths)}
+        self.backbone = make_encoder(encoder, in_channels=in_channels, drop_path=drop_path, **given, **shape)
         dims = self.backbone.tap_channels
         self.rfb = nnx.List([ReceptiveField(dim, WIDTH, **shape) for dim in dims[1:]])
         self.agg = PartialDecoder(WIDTH, mask_channels, **shape)

@@ -1,4 +1,4 @@
-"""MISSFormer's bridge: the maps of four scales attend to each other as one sequence (Huang et al. 2021, section 3.3)."""
+"""MISSFormer's Enhanced Transformer Context Bridge (Huang et al. 2021): the maps of four scales attend to each other."""
 
 import math
 from collections.abc import Sequence

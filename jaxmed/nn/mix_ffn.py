@@ -14,9 +14,9 @@ EPS = 1e-5
 
 
 class MixFFNSkip(nnx.Module):
-    """fc2(gelu(norm1(dwconv(h) + h))), h = fc1(x) four times as wide (MISSFormer, Huang et al. 2021, eqs. 3 and 4).
+    """fc2(gelu(norm1(dwconv(h) + h))), h = fc1(x) four times as wide (MISSFormer's Enhanced Mix-FFN, Huang et al. 2021).
 
-    The published networks also hold `norm2` and `norm3`, which nothing uses (they belong to deeper variants of the block).
+    The published networks also hold `norm2` and `norm3`, which nothing uses.
     """
 
     def __init__(self, dim: int, *, dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs):

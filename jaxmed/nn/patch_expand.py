@@ -13,7 +13,7 @@ EPS = 1e-5
 
 
 class PatchExpand(nnx.Module):
-    """Each position to `scale` x `scale` positions of `channels` numbers (Swin-Unet, Cao et al. 2022, section 3.4).
+    """Each position to `scale` x `scale` positions of `channels` numbers (patch expanding layer of Swin-Unet, Cao et al. 2022).
 
     `expand`, a linear layer without bias, gives scale * scale * channels numbers, ordered (row, column, channel); then `norm`.
     """
