@@ -32,7 +32,8 @@ _OUTPUT = flags.DEFINE_string("output", None, "eval, predict, explain: where res
 _CASES = flags.DEFINE_string("cases", None, "explain: case ids, separated by commas; default: the most wrong and most certain")
 _COUNT = flags.DEFINE_integer("count", 8, "explain: how many cases, where none are named")
 _LAYER = flags.DEFINE_string("layer", None, "explain: the map to look at, by its path; default: the last of each encoder")
-_TARGET = flags.DEFINE_string("target", None, "explain: the class; default: the predicted one, of four views the last one")
+_TARGET = flags.DEFINE_string("target", None, "explain: the class; default: the predicted one, of mammograms the last one")
+_WINDOW = flags.DEFINE_string("window", None, "explain: row,column of the window that looks across; default: the hottest")
 
 
 def main(argv: list[str]) -> None:
@@ -77,7 +78,7 @@ def _explain(config, workdir: Path) -> None:
 
     explain(
         config, workdir, _SPLIT.value, source=_INPUT.value, cases=_CASES.value, count=_COUNT.value, layer=_LAYER.value,
-        target=_TARGET.value, output=_OUTPUT.value,
+        target=_TARGET.value, window=_WINDOW.value, output=_OUTPUT.value,
     )
 
 

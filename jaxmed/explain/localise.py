@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Float
 
 
-def upsampled(heat: Float[np.ndarray, "h w"], size: tuple[int, int]) -> Float[np.ndarray, "h2 w2"]:
-    """The map at the picture's size (height, width), bilinear, cells spread evenly over the picture."""
-    return cv2.resize(np.asarray(heat, np.float32), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+def upsampled(heat: Float[np.ndarray, "h w"], size: tuple[int, int], smooth: bool = True) -> Float[np.ndarray, "h2 w2"]:
+    """The map at the picture's size (height, width), cells spread evenly over the picture; bilinear, or with sharp edges."""
+    way = cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST
+    return cv2.resize(np.asarray(heat, np.float32), (size[1], size[0]), interpolation=way)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from jaxmed.explain.overlay import Explained, HeatMap, case_figure
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAP_COLUMNS = (
-    "map", "kind", "layer", "cells", "explains", "empty", "peak", "gate", "heat_in_mask", "mask_area", "pointing_hit", "figure",
+    "map", "kind", "layer", "cells", "explains", "empty", "peak", "gate", "heat_in_mask", "mask_area", "pointing_hit", "note",
+    "figure",
 )  # fmt: skip
 
 
@@ -59,7 +60,8 @@ def _cells(case: Explained, heat: HeatMap, file: str) -> tuple:
     place = (round(found.share, 4), round(found.area, 4), int(found.hit)) if found else ("", "", "")
     grid = f"{heat.heat.shape[0]}x{heat.heat.shape[1]}"
     gate = "" if heat.gate is None else round(heat.gate, 4)
-    return heat.name, heat.kind, heat.layer, grid, heat.explains, int(heat.empty), f"{heat.peak:.6g}", gate, *place, file
+    first = heat.name, heat.kind, heat.layer, grid, heat.explains, int(heat.empty), f"{heat.peak:.6g}", gate
+    return *first, *place, heat.says, file
 
 
 def alt(case: Explained) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxmed.backbones.resnet import ResNet
 from jaxmed.backbones.swin_pruned import SwinPruned
@@ -15,6 +15,7 @@ from jaxmed.models.dual_view import check_views, make_encoders
 from jaxmed.nn import Linear, dropout, gelu, global_avg_pool, max_pool
 from jaxmed.nn.cross_view import EPS, VIEWS, Exchange, Map, Pair
 from jaxmed.nn.norm import LayerNorm
+from jaxmed.nn.pruned_block import mark
 from jaxmed.ops.window_pruning import Windows, kept, token_magnitude
 from jaxmed.registry import register
 
@@ -190,18 +191,26 @@ class XPruning(nnx.Module):
         return (self.fusion(joined, train, rngs) if hasattr(self, "fusion") else joined).astype(jnp.float32)
 
     def cross_attention(
-        self, cc: Map, mlo: Map, view: str, tokens: Sequence[int]
+        self, cc: Map, mlo: Map, view: str, tokens: Sequence[int] | Int[Array, "*b n"]
     ) -> Float[Array, "b n h w"]:
         """Attention of `tokens` (row by row in the map of `view`) over the other view's map, mean over heads; rows sum to 1.
 
         Of the first block of the direction, for explanations. Raises UserError without cross-attention.
         """
+        return self.attention_between(self.entered(cc, mlo), view, jnp.asarray(tokens))
+
+    def attention_between(self, maps: Pair, view: str, tokens: Int[Array, "*b n"]) -> Float[Array, "b n h w"]:
+        """`cross_attention` of the maps that `entered` gives."""
+        own, other = maps if view == VIEWS[0] else maps[::-1]
+        block, chosen = getattr(self.exchange, view)[0], self._choice(other) if self.ctb_pruned else None
+        weights = block.weights(own, block.keys(other), tokens, None if chosen is None else mark(*chosen))
+        return weights.reshape(*weights.shape[:2], *other.shape[1:3])
+
+    def entered(self, cc: Map, mlo: Map) -> Pair:
+        """The maps between which the cross-attention runs. Raises UserError without one."""
         if not hasattr(self, "exchange"):
             raise UserError("this network was made with ctb_depth=0: it has no cross-attention to show")
-        maps = dict(zip(VIEWS, self.exchange.entered(*self.before_exchange(cc, mlo)[0]), strict=True))
-        other, block = maps[VIEWS[1 - VIEWS.index(view)]], getattr(self.exchange, view)[0]
-        weights = block.weights(maps[view], block.keys(other), jnp.asarray(tokens))
-        return weights.reshape(*weights.shape[:2], *other.shape[1:3])
+        return tuple(self.exchange.entered(*self.before_exchange(cc, mlo)[0]))
 
 
 def check_options(encoder: nnx.Module, position: int, after_merge: bool, pruned: bool, head: str) -> bool:

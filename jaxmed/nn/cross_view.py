@@ -77,12 +77,20 @@ class CrossViewBlock(nnx.Module):
         return self._placed((self.norm_q if self.plain else self.norm_kv)(z))
 
     def weights(
-        self, x: Float[Array, "b h w d"], keys: Float[Array, "b r c d"], tokens: Int[Array, " n"]
+        self, x: Float[Array, "b h w d"], keys: Float[Array, "b r c d"], tokens: Int[Array, "*b n"],
+        seen: Float[Array, "b r c"] | None = None,
     ) -> Float[Array, "b n s"]:
-        """Attention of some tokens of the own view (row by row) on each key, mean over heads, float32; rows sum to 1."""
-        q, keys = self.queries(x)[:, tokens], keys.reshape(keys.shape[0], -1, keys.shape[-1])
+        """Attention of some tokens of the own view (row by row) on each key, mean over heads, float32; rows sum to 1.
+
+        tokens: the same of every case, or of each its own. seen: 0 for keys that the block does not get.
+        """
+        q, keys = self.queries(x), keys.reshape(keys.shape[0], -1, keys.shape[-1])
+        tokens = jnp.broadcast_to(tokens, (len(q), tokens.shape[-1]))
+        q = jnp.take_along_axis(q, tokens[:, :, None, None], 1)
         k = split_heads(self.kv(keys), 2, self.num_heads)[0]
         scores = jnp.einsum("bthd,bshd->bhts", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+        if seen is not None:
+            scores = jnp.where(seen.reshape(len(seen), 1, 1, -1) > 0, scores, -jnp.inf)
         return jnp.mean(jax.nn.softmax(scores), 1)
 
     def _placed(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:

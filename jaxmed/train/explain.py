@@ -11,10 +11,13 @@ from jaxmed import parallel
 from jaxmed.errors import UserError
 from jaxmed.evaluate.metrics import from_positive
 from jaxmed.explain.choose import asked, choose
+from jaxmed.explain.cross_attention import parse_window
 from jaxmed.explain.grad_cam import relative
-from jaxmed.explain.overlay import ATTENTION, GRAD_CAM, Explained, HeatMap
+from jaxmed.explain.notes import notes_for
+from jaxmed.explain.overlay import GRAD_CAM, Explained, HeatMap
 from jaxmed.explain.page import write_page
-from jaxmed.train.explain_cases import BreastCases, ImageCases, cases_of, indices_of
+from jaxmed.train.explain_beside import gate_of, own_boxes, own_facts, own_maps
+from jaxmed.train.explain_cases import Cases, cases_of, indices_of
 from jaxmed.train.explain_step import Explainer
 from jaxmed.train.finish import load_best, prediction_rows
 from jaxmed.train.loop import evaluate
@@ -22,23 +25,12 @@ from jaxmed.train.modes import stored_config
 from jaxmed.train.setup import Run, log, prepare, prepare_data
 
 Host = Mapping[str, np.ndarray]
-NOTES = (
-    "First the picture as the network gets it, then the same under its heat map. Grad-CAM (Selvaraju et al. 2017) shows which "
-    "cells of a late map raised the logit of the class named above the map; every map is scaled to its own maximum. "
-    "That maximum is given as the peak: a map with a far lower peak than its neighbours hardly counted. An empty map means "
-    "that nothing in it speaks for that class.",
-    "The maps are as coarse as the layer they come from (the number of cells is given) and smoothed for display. They show "
-    "what the score reacts to, not where a lesion ends, and they are no check of the decision.",
-)  # fmt: skip
-ATTENTION_NOTE = (
-    "Maps of queries show where the learned queries look at one scale, whatever the class: their mean attention. Colours "
-    "run from the smallest to the largest value; both stand above the map, in units of equal attention everywhere."
-)
 
 
 def explain(
     config: ConfigDict, workdir: Path, split: str = "test", *, source: str | None = None, cases: str | None = None,
-    count: int = 8, layer: str | None = None, target: str | None = None, output: str | None = None,
+    count: int = 8, layer: str | None = None, target: str | None = None, window: str | None = None,
+    output: str | None = None,
 ) -> Path:
     """Writes <case>.png, cases.csv and index.html; returns the path of index.html.
 
@@ -47,17 +39,18 @@ def explain(
         source: a folder or CSV instead, as --mode=predict reads it.
         cases: ids, separated by commas, of any split; without them `count` cases, see `jaxmed.explain.choose.choose`.
         layer: where to look; without it the last map of each encoder.
-        target: the class to explain; without it the predicted one (four views: the last class).
+        target: the class to explain; without it the predicted one (two and four views: the last class).
+        window: "row,column" of the window that looks at the other view; without it see `look_across`.
 
     Raises:
-        UserError: no trained run, unknown cases, layer or class.
+        UserError: no trained run, unknown cases, layer, class or window.
     """
     if count < 1:
         raise UserError(f"--count={count} must be 1 or more")
     run = _trained_run(config, workdir, split, source)
     kind = cases_of(run)
     classes = [answer.index(target, kind.default_class) for answer in kind.answers]
-    explainer = Explainer(run, kind.answers, classes, layer)
+    explainer = Explainer(run, kind, classes, layer, parse_window(window))
     chosen = _chosen(run, kind, "predict" if source else split, cases, count)
     found = list(_explained(run, kind, explainer, chosen))
     for look, layer in explainer.reached:
@@ -65,7 +58,7 @@ def explain(
     folder = Path(output) if output else Path(workdir) / "explain"
     if not parallel.is_main():
         return folder / "index.html"
-    notes = NOTES + ((ATTENTION_NOTE,) if any(heat.kind == ATTENTION for case in found for heat in case.maps) else ())
+    notes = notes_for(heat.kind for case in found for heat in case.maps)
     about = {"title": run.config.name, "subtitle": f"{run.config.model.name} · data: {run.source.name}", "notes": notes}
     page = write_page(folder, found, about, log)
     log(f"{len(found)} cases: {page}")
@@ -84,7 +77,7 @@ def _trained_run(config: ConfigDict, workdir: Path, split: str, source: str | No
     return run
 
 
-def _chosen(run: Run, kind: ImageCases | BreastCases, split: str, cases: str | None, count: int) -> dict[str, str]:
+def _chosen(run: Run, kind: Cases, split: str, cases: str | None, count: int) -> dict[str, str]:
     """{case or study: why it is looked at}."""
     if cases:
         return asked([name.strip() for name in cases.split(",") if name.strip()], kind.known())
@@ -93,9 +86,7 @@ def _chosen(run: Run, kind: ImageCases | BreastCases, split: str, cases: str | N
     return choose(rows, run.task.classes, kind.unit, count)
 
 
-def _explained(
-    run: Run, kind: ImageCases | BreastCases, explainer: Explainer, chosen: Mapping[str, str]
-) -> Iterator[Explained]:
+def _explained(run: Run, kind: Cases, explainer: Explainer, chosen: Mapping[str, str]) -> Iterator[Explained]:
     units, indices = list(chosen), indices_of(run, list(chosen))
     size = min(run.config.batch_size, -(-len(units) // run.mesh.size) * run.mesh.size)
     rows = zip(units, indices, strict=True)
@@ -109,7 +100,7 @@ def _explained(
 
 
 def _case(
-    kind: ImageCases | BreastCases, who: tuple[str, int, str], element: Host, case: Mapping, explainer: Explainer
+    kind: Cases, who: tuple[str, int, str], element: Host, case: Mapping, explainer: Explainer
 ) -> Explained:
     unit, index, why = who
     pictures = kind.pictures(element)
@@ -122,36 +113,19 @@ def _case(
             asked_of = kind.answers[answer]
             heat, peak = (np.asarray(x) for x in relative(case["heat"][layer.name][answer, m]))
             explains = f"{asked_of.name} {asked_of.classes[classes[answer]]}".strip()
-            gate = _gate(case, pictures, picture)
+            gate = gate_of(case, pictures, picture)
             if not kind.there(element, picture):
                 name, heat, peak, explains = f"{name} (no picture)", np.zeros_like(heat), 0.0, ""
             maps.append(HeatMap(name, picture, heat, float(peak), layer.name, GRAD_CAM, explains, gate))
     maps = sorted(maps, key=lambda heat: list(pictures).index(heat.picture))
-    maps += [_attention(weights, next(iter(pictures))) for weights in case["attention"]]
+    maps += own_maps(explainer.model, case, pictures, kind.answers[0].classes)
+    boxes = own_boxes(explainer.model, case, pictures)
     headings, facts = _words(kind, index, probabilities)
-    facts |= {"split": _split_of(kind.run, index)} | _stages(case, pictures)
-    return Explained(unit, pictures, tuple(maps), headings, why, kind.mask(index), facts)
+    facts |= {"split": _split_of(kind.run, index)} | own_facts(case, pictures, boxes)
+    return Explained(unit, pictures, tuple(maps), headings, why, kind.mask(index), facts, boxes)
 
 
-def _attention(weights: np.ndarray, picture: str) -> HeatMap:
-    """The peak in units of equal attention everywhere."""
-    layer, peak = f"queries on {weights.shape[0]} x {weights.shape[1]} tokens", float(weights.max())
-    return HeatMap("queries", picture, weights / peak, peak / float(weights.mean()), layer, ATTENTION)
-
-
-def _gate(case: Mapping, pictures: Host, picture: str) -> float | None:
-    """A gate weighs the network's pictures."""
-    gate = case.get("gate")
-    return float(gate[list(pictures).index(picture)]) if gate is not None and len(gate) == len(pictures) > 1 else None
-
-
-def _stages(case: Mapping, pictures: Host) -> dict[str, str]:
-    """Attention over the stages of each encoder, for the table."""
-    stages = case.get("stage_attention", ())
-    return {f"stages_{name}": " ".join(f"{x:.3f}" for x in row) for name, row in zip(pictures, stages, strict=False)}
-
-
-def _words(kind: ImageCases | BreastCases, index: int, probabilities: np.ndarray) -> tuple[tuple[str, ...], dict[str, object]]:
+def _words(kind: Cases, index: int, probabilities: np.ndarray) -> tuple[tuple[str, ...], dict[str, object]]:
     """(headings, columns of cases.csv): truth, predicted class and its probability."""
     headings, facts = [], {}
     for answer, truth, probs in zip(kind.answers, kind.truth(index), probabilities, strict=True):

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from jaxmed.data.breast import to_uint8
 from jaxmed.errors import UserError
+from jaxmed.nn.cross_view import VIEWS as PAIR
 from jaxmed.tasks.breast_task import SIDES, VIEWS
 from jaxmed.train.setup import Run
 
@@ -113,15 +115,57 @@ class BreastCases:
         return VIEWS[view], VIEWS[view], view // 2
 
 
+class TwoViewCases:
+    """The CC and the MLO view of one breast, and one class. Explained: the last class (malignant)."""
+
+    def __init__(self, run: Run):
+        classes = tuple(run.task.classes)
+        self.run, self.default_class = run, len(classes) - 1
+        self.answers = (Answer("logits", "", classes),)
+
+    def unit(self, row: Mapping[str, Any]) -> str:
+        """The breast."""
+        return row["case_id"]
+
+    def known(self) -> dict[str, str]:
+        """{"<study>:left": itself}."""
+        return {case.case_id: case.case_id for case in self.run.source.cases}
+
+    def pictures(self, element: Element) -> dict[str, np.ndarray]:
+        """Both views, uint8 [h, w]."""
+        return {view: to_uint8(element[view][..., 0]) for view in PAIR}
+
+    def there(self, element: Element, picture: str) -> bool:
+        """Breasts that lack a view are no cases."""
+        return True
+
+    def mask(self, index: int) -> None:
+        """Breasts have no lesion masks."""
+        return None
+
+    def truth(self, index: int) -> list[int]:
+        """The class of the breast, -1 where not known."""
+        return [self.run.source.cases[index].label]
+
+    def place(self, look: int, looks: int, encoder: str, number: int) -> tuple[str, str, int]:
+        """The view that an encoder is named after; one encoder for both has them side by side."""
+        view = encoder.split(".")[0]
+        view = view if view in PAIR else PAIR[number]
+        return view, view, 0
+
+
 def views_of(run: Run) -> list[list[int]]:
     """The views of each backbone, in its batch's order."""
     backbones = list(nnx.merge(run.steps.graph, run.steps.template).backbone_of)
     return [[view for view, its in enumerate(backbones) if its == k] for k in sorted(set(backbones))]
 
 
-def cases_of(run: Run) -> ImageCases | BreastCases:
+Cases = ImageCases | BreastCases | TwoViewCases
+
+
+def cases_of(run: Run) -> Cases:
     """By the config's kind of run."""
-    return BreastCases(run) if run.config.task == "four_views" else ImageCases(run)
+    return {"two_views": TwoViewCases, "four_views": BreastCases}.get(run.config.task, ImageCases)(run)
 
 
 def indices_of(run: Run, units: Sequence[str]) -> list[int]:

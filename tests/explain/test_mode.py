@@ -83,7 +83,7 @@ def test_a_view_is_explained_by_the_malignant_logit_of_its_own_breast(tmp_path):
     given.data.num_cases, given.model.options.sharing = 24, "projection"
     run = setup.prepare(given, tmp_path, setup.prepare_data(given, tmp_path, divide=False))
     kind = BreastCases(run)
-    explainer = Explainer(run, kind.answers, [kind.default_class] * 2)
+    explainer = Explainer(run, kind, [kind.default_class] * 2)
     batch = next(run.eval_batches(np.arange(8)))
     host = explainer(batch)
     model = merge_model(run.steps.graph, run.steps.template, evaluated(run.state))
