@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxmed.data.cases import Source
 from jaxmed.evaluate.metrics import metric_values, predicted_class
+from jaxmed.tasks.case_rows import case_features, case_row
 from jaxmed.tasks.routers import router_meters, router_values
 from jaxmed.tasks.soft_targets import soft_losses
 
@@ -100,13 +101,10 @@ class Classification:
         extras = [key for key in cases if key.startswith(("prob_", "gate_"))]
         rows = []
         for k, i in enumerate(cases["case_id"]):
-            case = source.cases[i]
-            target = source.classes[case.label] if case.label >= 0 else ""
-            row = {"case_id": case.case_id, "patient_id": case.patient_id, "group": str(groups[i]), **part, "target": target}
+            row = case_row(source, i, groups[i], part)
             rows.append(row | {key: float(cases[key][k]) for key in extras} | source.columns(int(i)))
         return rows
 
     def features(self, cases: Mapping[str, np.ndarray], source: Source) -> dict[str, np.ndarray]:
         """{"case_id": [n], "features": [n, d]}: what feeds the classifier, by the rows' case_id."""
-        names = np.array([source.cases[i].case_id for i in cases["case_id"]])
-        return {"case_id": names, "features": cases["features"]}
+        return case_features(cases, source)

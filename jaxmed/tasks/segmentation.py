@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from jaxmed.data.cases import Source
 from jaxmed.evaluate.mask_scores import mask_scores
 from jaxmed.evaluate.metrics import metric_values
+from jaxmed.tasks.case_rows import case_features, case_row
 from jaxmed.tasks.segmentation_losses import (
     classification_loss,
     focal_cross_entropy,
@@ -119,19 +120,14 @@ class Segmentation:
         probs, upa = ([key for key in cases if key.startswith(prefix)] for prefix in ("prob_", "upa_"))
         rows = []
         for k, i in enumerate(cases["case_id"]):
-            case = source.cases[i]
-            target = source.classes[case.label] if case.label >= 0 else ""
-            row = {"case_id": case.case_id, "patient_id": case.patient_id, "group": str(groups[i]), **part, "target": target}
-            row |= {key: float(cases[key][k]) for key in probs}
+            row = case_row(source, i, groups[i], part) | {key: float(cases[key][k]) for key in probs}
             row |= mask_columns(cases["mask_bytes"][k] >= HALF, cases["true_mask"][k] if "true_mask" in cases else None)
             rows.append(row | {key: float(cases[key][k]) for key in upa} | source.columns(int(i)))
         return rows
 
     def features(self, cases: Mapping[str, np.ndarray], source: Source) -> dict[str, np.ndarray]:
         """{"case_id": [n], "features": [n, d]}: what feeds the classifier; empty without one."""
-        if "features" not in cases:
-            return {}
-        return {"case_id": np.array([source.cases[i].case_id for i in cases["case_id"]]), "features": cases["features"]}
+        return case_features(cases, source) if "features" in cases else {}
 
 
 def mask_bytes(out: Outputs) -> Array:
