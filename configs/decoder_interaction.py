@@ -37,8 +37,8 @@ counts: images divided by 255 once (code: twice), Tversky weights 0.3 and 0.7 (0
 what it meant), IoU at threshold 0.5 (of truncated probabilities: nearly always 0), 70/15/15 split (60/15/25), cosine down to
 1.5e-6 (to 9e-6, times 0.55 where validation stalls), elastic deformation (none), UPA that is normalised by a running mean when
 evaluating (by the batch). The loss's size boost is the code's alone, and on.
-parity=official sets the code's loss, UPA and augmentation, and epochs of four draws per image (it trains on three augmented
-copies beside each image); doubled division and split stay ours.
+parity=official sets the code's loss, UPA, learning rate and augmentation, and epochs of four draws per image (it trains on
+three augmented copies beside each image); doubled division and split stay ours.
 The encoder's first layers are frozen: with a random start set model.options.freeze=False. Splits keep duplicates together and
 leave out copies with two labels; data.group_duplicates=False is the published kind. The full recipe is meant for a GPU.
 """
@@ -147,6 +147,8 @@ def _official(config: ConfigDict) -> None:
     if config.loss.classification:
         config.loss.segmentation, config.loss.classification = OFFICIAL_SHARES
     config.data.augment.elastic, config.data.epoch_factor = 0.0, 4.0
+    config.optimizer.min_learning_rate = 9e-6
+    config.plateau.update(factor=0.55, patience=6, cooldown=2, min_lr=5e-3, monitor="val/score", mode="max", on_schedule=True)
     if config.model.name == OURS:
         config.model.options.parity = "official"
 

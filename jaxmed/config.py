@@ -39,6 +39,8 @@ def base_config() -> ConfigDict:
     config.prune_warmup_epochs = 0  # networks that prune windows: the share grows to its final value over so many epochs
     config.ema = 0.0  # decay of the running mean of the parameters that is evaluated; 0: the parameters themselves
     config.plateau = ConfigDict({"factor": 0.5, "patience": 3, "min_lr": 1e-6, "monitor": "val/loss", "mode": "min"})
+    config.plateau.cooldown = 0  # epochs after a reduction that do not count
+    config.plateau.on_schedule = False  # True: a factor, from 1 down to min_lr, on another schedule's rate
     config.monitor = "val/accuracy"  # the best epoch by this key of metrics.jsonl is tested; ties: the earlier
     config.monitor_mode = "max"
     config.early_stop = ConfigDict({"patience": 0, "min_delta": 0.0})  # epochs without a better monitor; 0: train to the end

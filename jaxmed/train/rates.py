@@ -1,4 +1,4 @@
-"""The learning rate of every update: from the step number, or halved when a validation value stalls."""
+"""The learning rate of every update: from the step number, or halved when a validation value stalls, or both."""
 
 from ml_collections import ConfigDict
 
@@ -15,14 +15,17 @@ class Rates:
             total: updates of the whole run.
         """
         self.optimizer, self.total, self.watched = config.optimizer, total, config.plateau.monitor
-        options = {key: value for key, value in config.plateau.items() if key != "monitor"}
-        self.plateau = Plateau(config.optimizer.learning_rate, **options) if self.optimizer.schedule == "plateau" else None
+        options = {key: value for key, value in config.plateau.items() if key not in ("monitor", "on_schedule")}
+        alone = self.optimizer.schedule == "plateau"
+        start = config.optimizer.learning_rate if alone else 1.0  # of a factor, where the plateau acts on another schedule
+        self.plateau = Plateau(start, **options) if alone or config.plateau.on_schedule else None
 
     def at(self, step: int) -> dict[str, float]:
         """learning_rate, and b1 where it is cycled."""
-        if self.plateau:
+        if self.optimizer.schedule == "plateau":
             return {"learning_rate": self.plateau.lr}
-        rates = {"learning_rate": learning_rate(self.optimizer, step, self.total)}
+        factor = self.plateau.lr if self.plateau else 1.0
+        rates = {"learning_rate": factor * learning_rate(self.optimizer, step, self.total)}
         return rates | ({"b1": first_beta(self.optimizer, step, self.total)} if self.optimizer.cycle_b1 else {})
 
     def end_epoch(self, value: float) -> None:

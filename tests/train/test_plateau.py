@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from jaxmed.config import base_config
 from jaxmed.errors import UserError
 from jaxmed.train.plateau import Plateau
+from jaxmed.train.rates import Rates
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TRACE = json.loads((GOLDEN / "plateau_torch.json").read_text())
@@ -38,6 +40,33 @@ def test_a_score_to_be_raised_follows_torchs_trace_with_its_relative_threshold()
     assert [plateau.update(score) for score in scores] == TRACE_MAX["lr"]
     keen = Plateau(1e-4, mode="max", threshold=0.0)  # the trace has ties, and gains below the threshold
     assert [keen.update(score) for score in scores] != TRACE_MAX["lr"]
+
+
+def test_epochs_of_a_cooldown_do_not_count_as_bad_also_after_a_resume():
+    def epochs_of_cuts(cooldown, resume_at=0):
+        plateau, cuts = Plateau(1.0, factor=0.5, patience=2, min_lr=0.0, cooldown=cooldown), []
+        for epoch in range(1, 16):
+            if epoch == resume_at:
+                plateau, old = Plateau(1.0, factor=0.5, patience=2, min_lr=0.0, cooldown=cooldown), plateau
+                plateau.restore(json.loads(json.dumps(old.state())))
+            before = plateau.lr
+            cuts += [epoch] if plateau.update(1.0) < before else []
+        return cuts
+
+    assert epochs_of_cuts(0) == [4, 7, 10, 13]  # the first epoch is the best, then three bad ones each time
+    assert epochs_of_cuts(2) == epochs_of_cuts(2, resume_at=6) == [4, 9, 14]
+
+
+def test_on_another_schedule_it_is_a_factor():
+    config = base_config()
+    config.optimizer.update(schedule="cosine", learning_rate=3e-4)
+    config.plateau.update(factor=0.55, patience=0, min_lr=0.005, on_schedule=True)
+    rates, plain = Rates(config, 100), base_config()
+    plain.optimizer.update(schedule="cosine", learning_rate=3e-4)
+    for value in (1.0, 1.0, 1.0):
+        rates.end_epoch(value)
+    want = Rates(plain, 100).at(30)["learning_rate"] * 0.55**2
+    assert rates.at(30)["learning_rate"] == pytest.approx(want, rel=1e-12)
 
 
 def test_an_unknown_mode_is_refused():
