@@ -58,6 +58,8 @@ def read_runs(folders: Mapping[str, Path], split: str = "") -> list[ComparedRun]
             everything that does not match the first run is named.
     """
     workdirs = {name: read_workdir(folder) for name, folder in folders.items()}
+    for workdir in workdirs.values():
+        workdir.require_classes()
     splits = {name: split or headline_split(workdir.table) for name, workdir in workdirs.items()}
     if len(set(splits.values())) > 1:
         found = ", ".join(f"{name}: {found!r}" for name, found in splits.items())

@@ -16,14 +16,20 @@ COLUMNS = 5
 
 
 def mask_panels(workdir: Workdir) -> list[Panel]:
-    """Contours (of one network, where its masks were saved), IoU against size, histogram; none without masks."""
+    """Contours (where masks were saved and no case has two), IoU against size, histogram; none without masks."""
     table = workdir.masked
     if not len(table):
         return []
-    files = {file.case_id: file for file in read_mask_files(workdir.path) if file.split == workdir.split}
-    picked, outlined = strip_rows(table), lesions(table)
-    panels = [overlay_panel(workdir, picked, files)] if files and picked and len(table.parts()) == 1 else []
+    files, picked, outlined = mask_files(workdir), strip_rows(table), lesions(table)
+    once = len(np.unique(table.case_id)) == len(table)
+    panels = [overlay_panel(workdir, picked, files)] if files and picked and once else []
     return panels + ([size_panel(workdir, outlined), histogram_panel(workdir, outlined)] if len(outlined) else [])
+
+
+def mask_files(workdir: Workdir) -> dict[str, MaskFile]:
+    """The saved masks of the split's cases, in a cv workdir those of all folds."""
+    folders = [workdir.path, *sorted(workdir.path.glob("fold_*"))]
+    return {file.case_id: file for folder in folders for file in read_mask_files(folder) if file.split == workdir.split}
 
 
 def overlay_panel(workdir: Workdir, picked: dict[str, list[Predictions]], files: dict[str, MaskFile]) -> Panel:

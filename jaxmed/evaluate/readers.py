@@ -129,7 +129,9 @@ def write_readers(workdir: str | Path, readers: str | Path, split: str = "", pos
         UserError: see `read_workdir` and `read_readers`; a split without cases.
     """
     workdir = Path(workdir)
-    table = read_workdir(workdir).table
+    run = read_workdir(workdir)
+    run.require_classes()
+    table = run.table
     model = table.select(split=split or headline_split(table)).known()
     if not len(model):
         raise UserError(f"{workdir / 'predictions.csv'}: no case of split {split!r} has a known target")

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxmed.errors import UserError
 from jaxmed.evaluate.breasts import FIRST_TASK, unit_of
-from jaxmed.evaluate.predictions import Predictions
+from jaxmed.evaluate.predictions import STUDY, Predictions
 from jaxmed.evaluate.table import read_predictions
 
 TRAINED_ON = ("train", "val")
@@ -79,14 +79,27 @@ class Workdir:
         return unit_of(self.table)
 
     @property
+    def split_unit(self) -> str:
+        """What was divided into training, validation and test: a "study", where splits.csv does not list breasts, or `unit`."""
+        whole = STUDY in self.table.extras and not {row.get("case_id") for row in self.cases} & set(self.table.case_id.tolist())
+        return "study" if whole else self.unit
+
+    @property
     def task(self) -> str:
         """Name of the task of the columns target and prob_<class>: the first of run.json's `tasks`."""
         return str((self.run.get("tasks") or [FIRST_TASK])[0])
 
     @property
     def priors(self) -> dict[str, list[float]]:
-        """Class shares {"learned": among the training draws, "true": among the training cases}; empty without a sampler."""
-        return self.run.get("priors") or {}
+        """Class shares {"learned": among the training draws, "true": among the training cases}; empty without a sampler, and
+        where there are no probabilities to correct."""
+        return {} if self.table.masks_only else self.run.get("priors") or {}
+
+    def require_classes(self) -> None:
+        """UserError where predictions.csv holds masks alone."""
+        if self.table.masks_only:
+            raise UserError(f"{self.path / 'predictions.csv'} holds masks and no columns prob_<class>: "
+                            "choose the run of a network with a class head")
 
     @property
     def positive(self) -> str:

@@ -2,11 +2,14 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from jaxmed.errors import UserError
+from jaxmed.evaluate.compare_runs import read_runs
 from jaxmed.evaluate.mask_files import write_mask_files
 from jaxmed.evaluate.mask_table import worst_lesions
+from jaxmed.evaluate.readers import write_readers
 from jaxmed.evaluate.report import write_report
 from jaxmed.evaluate.summary import write_metrics
 from jaxmed.evaluate.workdir import read_workdir
@@ -74,13 +77,29 @@ def test_masks_that_are_scored_are_not_called_an_input(built):
 
 def test_a_network_without_classes_has_a_page_about_masks(tmp_path):
     table, files = make_lesions(45, classes=False, upa=False)
-    page = build(tmp_path, [table], files)
+    page = build(tmp_path, [table], files, priors={"learned": [0.5, 0.5], "true": [0.6, 0.4]})
     assert FIGURES == {name for name in page.ids if name} - {"warnings"}
     assert "The network read 45 cases that were kept aside for testing. The masks have" in page.text
-    for words in ("AUC", "Accuracy", "All metrics", "most wrong", "positive class", "lacked a class", "90.60"):
+    for words in ("AUC", "Accuracy", "All metrics", "most wrong", "positive class", "lacked a class", "90.60", "Training drew"):
         assert words not in page.text, words
     assert "Beside the published numbers" in page.text and "resamples that lacked lesions" in page.text
     assert not re.search(r"\bnan\b", page.text.lower())
+
+
+def test_the_overlays_of_folds_come_from_their_folders(tmp_path):
+    table, files = make_lesions(30, classes=False)
+    table.fold = np.arange(30) % 2
+    for fold in range(2):
+        write_mask_files(tmp_path / f"fold_{fold:02d}", files[fold::2])
+    page = build(tmp_path, [table])
+    assert FIGURES <= page.ids and "2 networks (2 folds)" in page.text
+
+
+def test_a_run_of_masks_alone_is_neither_compared_nor_read_against_readers(tmp_path):
+    path = write_workdir(tmp_path, [make_lesions(6, classes=False)[0]], features=False)
+    for refused in (lambda: read_runs({"a": path, "b": path}), lambda: write_readers(path, tmp_path / "reads.csv")):
+        with pytest.raises(UserError, match="predictions.csv holds masks and no columns prob_"):
+            refused()
 
 
 def test_mask_files_of_other_cases_are_refused(tmp_path):
