@@ -31,7 +31,8 @@ by .890 * .919 = .818, above the .812 of the table (likewise for dv_sparsevit an
 
 sv_*: each view by itself, learning from the breast's label; the breast's probability is the mean of its views'. *_vit: Swin-T
 without pruning, stages 1 and 2 frozen as in the pruned ones. gmic, dv_gmic: inputs standardised per image; loss.beta weighs
-the L1 norm of the saliency maps.
+the L1 norm of the saliency maps; --config.pretrained.local=weights/resnet18.tv_in1k starts the network of the crops as GMIC's
+authors did, --config.pretrained.encoder=FOLDER all of it from their weights, converted by you (gmic.nyu_1, AGPL-3.0).
 
 What the paper leaves open is a key. model.options: prune_ratio (0.3 of the windows; a number here, lists in Python), score,
 rescore, frozen_stages, drop_path, ctb_* (the cross-attention: width, blocks, heads, place, pooling, plain, positions), head,
@@ -130,6 +131,7 @@ def _recipe(config: ConfigDict, model: str) -> None:
     config.loss = ConfigDict({"class_weights": True})  # n / (2 n_c) of the training breasts
     if config.model.name.endswith("gmic"):
         config.loss.beta = BETA  # of the saliency maps' L1 norm
+        config.pretrained.local = ""
     config.optimizer.update(learning_rate=1e-4, weight_decay=0.05, clip_norm=1.0, schedule="cosine")
     config.optimizer.update(warmup=0.05, decay_all=False)
     config.optimizer.factors = ConfigDict(PRETRAINED.get(model, {"cc": BODY, "mlo": BODY}))
