@@ -15,9 +15,9 @@ CLASSES = {0, 2, 1000, 11821, 21841, 21843}
 SWIN = "_patch4_window7_224"
 # families whose weights the manifest cannot name: no licence, so that nobody may pass them on (medmamba), none released
 # (decoder_interaction), a shared folder without stable names (hsqformer)
-WITHOUT_WEIGHTS = {"decoder_interaction", "hsqformer", "medmamba", "missformer", "mtan", "mtanet"}
-# none for a task that is ours: street scenes, organs; their encoders start from weights of their own
-WITHOUT_WEIGHTS |= {"unet", "attention_unet", "unet_plus_plus", "trans_unet", "swin_unet"}
+WITHOUT_WEIGHTS = {"decoder_interaction", "hsqformer", "medmamba"}
+# none for a task that is ours: street scenes, organs, rooms; their encoders start from weights of their own
+WITHOUT_WEIGHTS |= {"unet", "attention_unet", "unet_plus_plus", "trans_unet", "swin_unet", "missformer", "mtan", "mtanet"}
 # what the papers (or their code) load, with the file where they name one; the first entry of its architecture
 PAPERS = {
     "csa_moe": {"resnet18.tv_in1k": "", "vgg16.tv_in1k": "", "densenet121.tv_in1k": ""},
