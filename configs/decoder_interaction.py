@@ -77,6 +77,7 @@ ABLATIONS = {
 COLUMNS = ("IoU", "Dice", "Acc", "F1", "AUC")
 SIDE = {"mtanet": 3.0, "mtl_oca": 0.4}  # of the mean of the side masks' losses: three that count as the mask itself; one
 ARGUMENTS = ("model", "ablation", "encoder", "parity")
+NARROW = ("unet", "attention_unet", "unet_plus_plus")
 SMALL = {
     "depths": (1, 2, 1, 1, 1, 1, 1), "dims": (16, 8, 16, 24, 32, 48, 64, 96, 128), "decoder_dims": (48, 32, 24, 16),
     "freeze": False, "dropout": 0.1, "drop_path": 0.0, "momentum": 0.9,
@@ -159,10 +160,13 @@ def _quick(config: ConfigDict) -> None:
     config.data.augment.update(alpha=(10.0, 14.0), sigma=(3.0, 4.0))
     config.batch_size, config.epochs, config.optimizer.learning_rate = 16, 12, 2e-3
     config.published = ConfigDict()
-    what = "the published network"
+    what = f"{config.model.name} as published"
     if config.model.name == OURS:
         config.model.options.update(SMALL, encoder="tf_efficientnet_lite0")
         what = "an EfficientNet-Lite0 of eight narrow blocks and a narrow decoder (paper: B4)"
+    elif config.model.name in NARROW:
+        config.model.options.base_width = 16
+        what = f"{config.model.name} with a quarter of its channels or half of them"
     config.preset = (
         f"reduced preset: simulated phantoms without normal cases, 64 x 64 pixels, {what}, 12 epochs, learning rate 2e-3, "
         "random start, nothing frozen (paper: 224 x 224, 100 epochs, 3e-4, ImageNet start)"

@@ -98,7 +98,8 @@ class Classification:
 
         groups: of every case of the source. part: the columns split, fold and repeat.
         """
-        extras = [key for key in cases if key.startswith(("prob_", "gate_"))]
+        extras = [f"prob_{name}" for name in self.classes]  # in order: jit sorts them
+        extras += [key for key in cases if key.startswith("gate_")]
         rows = []
         for k, i in enumerate(cases["case_id"]):
             row = case_row(source, i, groups[i], part)

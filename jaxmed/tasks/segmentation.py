@@ -117,7 +117,8 @@ class Segmentation:
 
         groups: of every case of the source. part: the columns split, fold and repeat.
         """
-        probs, upa = ([key for key in cases if key.startswith(prefix)] for prefix in ("prob_", "upa_"))
+        probs = [f"prob_{name}" for name in self.classes] if self.classifies else []  # in order: jit sorts them
+        upa = [key for key in cases if key.startswith("upa_")]
         rows = []
         for k, i in enumerate(cases["case_id"]):
             row = case_row(source, i, groups[i], part) | {key: float(cases[key][k]) for key in probs}

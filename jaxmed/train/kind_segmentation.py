@@ -41,11 +41,16 @@ class MaskAndClass(Images):
         return False
 
     def model_options(self) -> dict[str, Any]:
-        """No class head where `config.loss.classification` is 0. UserError for a network that makes no masks."""
+        """No class head where `config.loss.classification` is 0; the picture's size for networks that fix it.
+
+        UserError for a network that makes no masks.
+        """
         name = self.config.model.name
-        if "mask_channels" not in model_options(name):
+        known = model_options(name)
+        if "mask_channels" not in known:
             raise UserError(f"config.model.name={name!r} makes no masks: see configs/decoder_interaction.py for those that do")
-        return {} if self.config.loss.classification else {"num_classes": None}
+        options = {} if self.config.loss.classification else {"num_classes": None}
+        return options | ({"img_size": self.config.data.size} if "img_size" in known else {})
 
     def loader(self, source: Source, cache: Cache, model: nnx.Module) -> ImageLoader:
         """With masks wherever the source has them."""

@@ -187,7 +187,7 @@ def _means(sums: dict[str, np.ndarray]) -> dict[str, float]:
 
 def _shown(values: dict[str, float]) -> str:
     """The values that the terminal shows, as far as the task has them."""
-    short = {"loss": "loss", "iou": "iou", "iou_all": "iou (all)", "accuracy": "acc", "auc": "auc"}
+    short = {"loss": "loss", "iou" if "iou" in values else "iou_all": "iou", "accuracy": "acc", "auc": "auc"}
     return " ".join(f"{name} {values[key]:.{4 if key == 'loss' else 3}f}" for key, name in short.items() if key in values)
 
 

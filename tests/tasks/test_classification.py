@@ -1,9 +1,11 @@
-"""Cross-entropy weighted by class."""
+"""Cross-entropy weighted by class, and the order of the columns."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmed.data.cases import Case, Source
 from jaxmed.tasks.classification import Classification
 
 CLASSES, WEIGHTS = ("benign", "malignant"), (0.7, 1.8)
@@ -31,3 +33,14 @@ def test_a_batch_without_labels_has_loss_zero():
     out = {"logits": jnp.ones((2, 2)), "features": jnp.zeros((2, 1))}
     loss, _ = Classification(CLASSES, class_weights=WEIGHTS).loss(out, {"label": jnp.array([-1, -1]), "weight": jnp.ones(2)})
     assert float(loss) == 0
+
+
+def test_rows_name_the_classes_in_their_order_whatever_jit_makes_of_it():
+    classes = ("normal", "abnormal")
+    source = Source()
+    source.classes, source.cases = classes, [Case("a", 1)]
+    batch = {"label": jnp.array([1]), "weight": jnp.ones(1)}
+    case = jax.jit(Classification(classes).per_case)({"logits": jnp.zeros((1, 2)), "features": jnp.zeros((1, 1))}, batch)
+    cases = {key: np.asarray(value) for key, value in case.items()} | {"case_id": np.array([0])}
+    (row,) = Classification(classes).rows(cases, source, np.array(["g"]), {"split": "test"})
+    assert [key for key in row if key.startswith("prob_")] == ["prob_normal", "prob_abnormal"]

@@ -90,10 +90,11 @@ def test_the_official_schedule_follows_the_number_of_the_update():
 
 def test_a_row_has_the_scores_of_the_thresholded_mask_and_the_weights_of_each_level():
     task, out, given = Segmentation(CLASSES), outputs(), batch()
-    case = {key: np.asarray(value) for key, value in task.per_case(out, given).items()} | {"case_id": np.arange(4)}
+    case = {key: np.asarray(value) for key, value in jax.jit(task.per_case)(out, given).items()} | {"case_id": np.arange(4)}
     rows = task.rows(case, Cases(), np.array(["g0", "g1", "g2", "g3"]), {"split": "test", "fold": 0, "repeat": 0})
     predicted, true = np.asarray(out["mask_logits"][..., 0]) >= 0, np.asarray(given["mask"][..., 0]) > 0
-    assert list(rows[0])[:8] == ["case_id", "patient_id", "group", "split", "fold", "repeat", "target", "prob_normal"]
+    assert list(rows[0])[:7] == ["case_id", "patient_id", "group", "split", "fold", "repeat", "target"]
+    assert list(rows[0])[7:10] == [f"prob_{name}" for name in CLASSES]  # the last one is the positive class
     for k, row in enumerate(rows):
         for name, value in mask_scores(predicted[k], true[k]).items():
             np.testing.assert_equal(row[name], value)
