@@ -41,7 +41,7 @@ def overlay_panel(workdir: Workdir, picked: dict[str, list[Predictions]], files:
     caption += ("; below them the largest false alarms on images without a lesion. " if "false alarms" in picked else ". ")
     caption += ("Look for what the worst have in common (size, shadow, faint border), and whether the middle would do: it is "
                 "what to expect.")
-    numbers = [f"{name}: " + ", ".join(f"{row.case_id[0]} IoU {row.extras['iou'][0]:.2f}" for row in rows)
+    numbers = [f"{name}: " + ", ".join(f"{row.case_id[0]} {_score(row)}" for row in rows)
                for name, rows in picked.items()]
     return make_panel(workdir, overlay_plot(strips), "mask_overlays", "True and drawn contours", caption,
                       f"Pictures with true and drawn contours. {'; '.join(numbers)}.")
@@ -69,10 +69,14 @@ def _file(files: dict[str, MaskFile], case_id: str) -> MaskFile:
 def _text(row: Predictions) -> str:
     name = str(row.case_id[0])
     name = name if len(name) <= 24 else f"…{name[-23:]}"
-    truth = f", {row.classes[row.target[0]]}" if row.target[0] >= 0 else ""
+    return f"{name}\n{_score(row)}" + (f", {row.classes[row.target[0]]}" if row.target[0] >= 0 else "")
+
+
+def _score(row: Predictions) -> str:
+    """The IoU, or how much of a picture without lesion was drawn on."""
     if has_lesion(row)[0]:
-        return f"{name}\nIoU {row.extras['iou'][0]:.2f}{truth}"
-    return f"{name}\ndrawn {100 * row.extras['predicted_pixels'][0] / row.extras['mask_pixels'][0]:.2g} %{truth}"
+        return f"IoU {row.extras['iou'][0]:.2f}"
+    return f"drawn {100 * row.extras['predicted_pixels'][0] / row.extras['mask_pixels'][0]:.2g} %"
 
 
 def size_panel(workdir: Workdir, table: Predictions) -> Panel:

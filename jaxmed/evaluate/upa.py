@@ -13,6 +13,7 @@ from jaxmed.evaluate.wording import averaged_over, plural
 from jaxmed.evaluate.workdir import Workdir
 
 PUBLISHED = {"d1": 0.34, "d2": 0.28, "d3": 0.67, "d4": 0.81}  # mean segmentation weights of Fig. 3; its others are 1 - these
+_PUBLISHED = {"color": "black", "marker": "<", "markersize": 8, "linestyle": ""}
 
 
 def upa_levels(table: Predictions) -> list[str]:
@@ -30,7 +31,7 @@ def upa_panels(workdir: Workdir) -> list[Panel]:
     caption = (f"Means over {plural(len(table), workdir.unit)}; whiskers: one standard deviation between them. D1 is the "
                "coarsest level. A high segmentation weight means that the decoder's features take in much of what the "
                "classifier knows, a high classification weight the reverse; the two add up to 1.")
-    caption += " Black lines: the paper's means." if any(level in PUBLISHED for level in levels) else ""
+    caption += " Black triangles: where the paper's means meet." if any(level in PUBLISHED for level in levels) else ""
     caption += (" Look for levels that differ, and for whiskers: where there are none, the weights do not depend on the "
                 "case, and nothing is adapted.")
     caption += f" Weights are means over {over}." if (over := averaged_over(workdir.table.select(split=workdir.split))) else ""
@@ -53,14 +54,14 @@ def upa_plot(table: Predictions, levels: list[str]) -> Figure:
         ax.text(k, below / 2, f"{below:.2f}", ha="center", va="center", color="white", fontweight="bold")
         ax.text(k, below + above / 2, f"{above:.2f}", ha="center", va="center", color=INK, fontweight="bold")
         if level in PUBLISHED:
-            ax.plot([k - 0.38, k + 0.38], [PUBLISHED[level]] * 2, color="black", linewidth=1.6, linestyle=(0, (3, 1.5)))
+            ax.plot(k + 0.36, PUBLISHED[level], **_PUBLISHED)
     ax.set_xticks(range(len(levels)), [level.upper() for level in levels])
     ax.set(ylabel="mean weight", ylim=(0, 1.02), xlim=(-0.6, len(levels) - 0.4))
     ax.grid(axis="x", visible=False)
     handles = [Line2D([], [], color=color, linewidth=8, label=label)
                for color, label in ((BLUE, "segmentation"), (YELLOW, "classification"))]
     if any(level in PUBLISHED for level in levels):
-        handles.append(Line2D([], [], color="black", linewidth=1.6, linestyle=(0, (3, 1.5)), label="published (Fig. 3)"))
+        handles.append(Line2D([], [], **_PUBLISHED, label="published border (Fig. 3)"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
