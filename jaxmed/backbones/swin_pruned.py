@@ -149,7 +149,7 @@ def kept_windows(model: nnx.Module, size: tuple[int, int]) -> list[tuple[int, ..
     for _, module in nnx.iter_modules(model):
         if isinstance(module, SwinPruned):
             height, width = (-(-n // PATCH) for n in size)
-            for factor, ratios in zip(module.warm_up, module.ratios, strict=True):
+            for factor, ratios in zip(module.warm_up, module.ratios, strict=False):  # a small network may have fewer stages
                 count = Windows(height, width, module.window_size).count
                 found.append(tuple(kept(count, ratio * factor) for ratio in ratios))
                 height, width = -(-height // 2), -(-width // 2)

@@ -14,6 +14,7 @@ from jaxmed.evaluate.summary import TaskEstimates
 from jaxmed.evaluate.wording import cases, groups, networks, seen_in_training, shares_text, uses_masks
 from jaxmed.evaluate.workdir import Workdir
 
+NOT_LOOKED_FOR = "copies of pictures were not looked for"  # what jaxmed.data.splits notes where pictures do not tell
 PUBLISHED = {
     "Acc": "accuracy",
     "Pre": "precision",
@@ -58,7 +59,8 @@ def _cases(workdir: Workdir) -> str:
     text = f"The evaluation has {cases(workdir)}" + (f" in {g}" if (g := groups(workdir)) else "")
     text += f", read by {networks(workdir)}." if networks(workdir) else "."
     if workdir.data.get("split_kind") == "grouped":
-        text += f" {seen_in_training(workdir).capitalize()} of one patient and near-duplicate pictures were kept in one split."
+        copies = "" if NOT_LOOKED_FOR in workdir.data.get("split_notes", ()) else " and near-duplicate pictures"
+        text += f" {seen_in_training(workdir).capitalize()} of one patient{copies} were kept in one split."
     elif workdir.leaky:
         text += " The split was made by image and leaks near-duplicate pictures; it serves only for comparison."
     return text

@@ -167,10 +167,10 @@ def split_table(run: Workdir) -> dict:
     counts = Counter(zip((row["label"] for row in rows), places, strict=True))
     groups = {name: {row.get("group") or i for i, row in enumerate(rows) if places[i] == name} for name in names}
     labels = list(dict.fromkeys([*run.table.classes, *(row["label"] for row in rows)]))
-    if run.unit != "case" and run.cases:  # splits.csv is about studies and their labels, perhaps not the first task's classes
+    if run.split_unit == "study" and run.cases:  # their labels are perhaps not the first task's classes
         labels = [label for label in labels if any(counts[label, name] for name in names)]
     return {
-        "head": "Cases" if run.unit == "case" else "Studies, by the worse breast" if run.cases else "Breasts",
+        "head": "Studies, by the worse breast" if run.split_unit == "study" and run.cases else f"{run.unit.capitalize()}s",
         "splits": names,
         "rows": [(label or "unknown", [counts[label, name] for name in names]) for label in labels],
         "total": [sum(counts[label, name] for label in labels) for name in names],

@@ -113,8 +113,8 @@ def groups(workdir: Workdir) -> str:
 
 
 def seen_in_training(workdir: Workdir) -> str:
-    """What a network is trained and validated on: "studies" where the table has them, else "cases"."""
-    return "studies" if STUDY in workdir.table.extras else "cases"
+    """What a network is trained and validated on: "cases", "breasts" or "studies"."""
+    return plural(2, workdir.split_unit).removeprefix("2 ")
 
 
 def networks(workdir: Workdir) -> str:

@@ -1,7 +1,5 @@
 """A batch in parts gives the update of the whole batch."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,11 +54,14 @@ def batch_with_gaps():
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-def test_update_loss_and_meters_are_those_of_the_whole_batch(parts):
+def test_update_and_loss_are_those_of_the_whole_batch(parts):
     whole, loss = one_step(1, batch_with_gaps())
     state, same = one_step(parts, batch_with_gaps())
     assert same == pytest.approx(loss, rel=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-7), state, whole)  # sums in another order
+    for part in ("params", "opt"):  # float32 sums in another order
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-7), state[part], whole[part])
+    for name in ("count", "accuracy"):
+        assert state["meters"][name] == whole["meters"][name]
     assert state["meters"]["count"] == 6
 
 
@@ -91,4 +92,3 @@ def test_parts_need_a_loss_that_is_a_mean_and_a_batch_that_they_divide():
         Steps(Plain(), Other(), None, (0.5,) * 3, (0.25,) * 3, 0, recipe=Recipe(accumulate=2))
     with pytest.raises(UserError, match="config.accumulate=3 does not cut config.batch_size=8 into equal parts"):
         parallel.check_batch_size(8, parallel.make_mesh(), 3)
-    assert dataclasses.replace(Recipe(), accumulate=2).accumulate == 2
