@@ -7,6 +7,7 @@ import pytest
 import jaxmed
 from jaxmed.weights import manifest
 from jaxmed.weights.families import FAMILIES
+from jaxmed.weights.reader import TORCH_SUFFIXES
 
 WHERE, WHAT = {"hub", "package", "file", "file_source", "url", "sha256"}, {"licence", "note", "num_classes", *manifest.RECIPE}
 LICENCES = {"Apache-2.0", "BSD-3-Clause", "MIT", "CC-BY-NC-4.0", "AGPL-3.0-only", "GPL-3.0-only OR LicenseRef-ETRI-Commercial"}
@@ -56,6 +57,7 @@ def test_every_entry_says_where_the_weights_are_and_under_which_terms():
         assert entry.get("hub", f"timm/{name}") == f"timm/{name}"
         assert ("file" in entry) == ("url" in entry), name
         if "file" in entry:
+            assert entry["file"].endswith((*TORCH_SUFFIXES, ".safetensors", ".npz", ".h5")), name  # what the reader reads
             assert entry["url"].startswith("https://"), name
             assert "package" in entry or entry["url"].endswith("/" + entry["file"]), name
         if entry["licence"].startswith("GPL") or name.startswith("hiera"):
