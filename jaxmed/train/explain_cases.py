@@ -38,6 +38,8 @@ class ImageCases:
     do not exclude each other the last."""
 
     def __init__(self, run: Run):
+        if not getattr(run.task, "classifies", True):
+            raise UserError("--mode=explain shows what speaks for a class, and this network has none: see its report")
         self.run, self.inputs = run, run.steps.input_names
         self.default_class = -1 if getattr(run.task, "exclusive", True) else len(run.task.classes) - 1  # -1: the predicted one
         self.answers = (Answer("logits", "", tuple(run.task.classes)),)

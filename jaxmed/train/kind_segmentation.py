@@ -25,6 +25,8 @@ EMPTY = {"empty_mask": "empty masks: right for images without a lesion, a slip e
 class MaskAndClass(Images):
     """`config.task="segmentation"`; see `jaxmed.train.kinds.Kind`. The network looks at the image alone."""
 
+    fixed = ("size",)
+
     def __init__(self, config: ConfigDict):
         super().__init__(config)
         if config.mix:

@@ -11,6 +11,7 @@ from jaxmed.data.sources import make_source
 from jaxmed.errors import UserError
 from jaxmed.evaluate.mask_files import read_mask_files
 from jaxmed.train import modes, setup
+from jaxmed.train.explain import explain
 from jaxmed.train.loop import fit
 from jaxmed.train.mask_pictures import native_mask
 from jaxmed.train.show import show
@@ -90,6 +91,16 @@ def test_predict_writes_a_mask_of_the_size_of_each_input(trained, pictures, tmp_
         assert all(float(row[f"prob_{row['predicted_class']}"]) >= 0.5 for row in table)
     else:
         assert "predicted_class" not in table[0]
+
+
+def test_explain_shows_what_speaks_for_the_class_and_refuses_a_network_without(trained, tmp_path):
+    kind, workdir = trained
+    if kind == "both":
+        assert explain(config(), workdir, count=2, output=str(tmp_path)).exists()
+        assert len(list(tmp_path.glob("phantom_*.png"))) == 2
+    else:
+        with pytest.raises(UserError, match="speaks for a class, and this network has none"):
+            explain(config("masks"), workdir, count=2, output=str(tmp_path))
 
 
 def test_predict_scores_inputs_that_have_a_mask(trained, pictures, tmp_path):
