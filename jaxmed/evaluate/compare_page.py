@@ -88,8 +88,8 @@ def methods(result: dict) -> list[str]:
     level = "0.5" if len(classes) == 2 else "the most probable class"
     folds = (f"the network of each fold on that fold's test {result['unit']}s, and averaged over folds and then over repeats"
              if result["folds"] > 1 else "each trained network, and averaged over repeats where there were several")
-    area = (f"The area under the ROC curve (AUC) {kind} was computed for {folds}; scores of different networks were never pooled. "
-            f"Decisions were made at {level}; accuracy, F1, sensitivity and specificity were averaged in the same way. "
+    area = (f"The area under the ROC curve (AUC) {kind} was computed for {folds}; scores of different networks were never "
+            f"pooled. Decisions were made at {level}; accuracy, F1, sensitivity and specificity were averaged in the same way. "
             f"Intervals of single runs are those of their own reports ({'; '.join(methods_used(result))}, for the AUC).")
     test = (f"Runs were compared with {reference} by the paired difference of the averaged AUC. Patients (or groups of linked "
             f"pictures), {result['clusters']} in all, were resampled with replacement {bootstrap['resamples']:,} times (seed "

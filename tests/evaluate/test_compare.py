@@ -217,7 +217,8 @@ def test_breasts_and_several_classes_are_compared_alike(tmp_path):
     areas = [roc_auc_score(table.target == k, table.probabilities[:, k]) for k in range(3)]
     assert result["runs"]["b"]["metrics"]["auc"]["value"] == pytest.approx(np.mean(areas))
     assert result["unit"] == "breast" and result["clusters"] == 30
-    assert "against the rest, mean over classes, was computed for each trained network" in (tmp_path / "out" / "compare.html").read_text()
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert "against the rest, mean over classes, was computed for each trained network" in page
 
 
 def changed(table, row=0, **columns) -> Predictions:
