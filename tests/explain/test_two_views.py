@@ -2,6 +2,7 @@
 
 import csv
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import jaxmed
 from configs import x_pruning
 from jaxmed.errors import UserError
 from jaxmed.explain.cross_attention import cross_map, look_across, parse_window, query_box
+from jaxmed.explain.intercept import catching
+from jaxmed.explain.layers import looks, maps_of
 from jaxmed.explain.overlay import SALIENCY, WINDOWS, Box, Explained, HeatMap, case_figure
 from jaxmed.explain.page import write_page
 from jaxmed.explain.pruned import window_maps
@@ -141,6 +144,20 @@ def test_one_picture_and_two_are_shown_alike():
     assert [heat.picture for heat in own_maps(model, two, pair, ("a", "b"))] == ["cc", "cc", "mlo", "mlo"]
     boxes = own_boxes(model, two, pair)
     assert own_facts(two, pair, boxes) == {"boxes_cc": "64 0 64 64 1.00", "boxes_mlo": "64 0 64 64 1.00"}
+
+
+def test_gmic_is_looked_at_in_its_global_networks_and_not_in_its_crops():
+    model = nnx.eval_shape(lambda: jaxmed.create_model("dv_gmic", crop_size=64, num_crops=2))
+    found = []
+
+    def call(model, view):
+        with catching(model) as seen:
+            model(view, view)
+        found.extend(seen)
+
+    jax.eval_shape(call, model, jnp.zeros((2, 384, 128, 1)))
+    looked = {look.encoder: look.candidates[-1].grid for look in looks(model, maps_of(found, (2, 384, 128, 1)))}
+    assert looked == {"cc.global_net": (6, 2), "mlo.global_net": (6, 2)}
 
 
 def explained():
