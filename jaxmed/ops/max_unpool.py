@@ -3,15 +3,24 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxmed.ops.depth_to_space import depth_to_space
+
 
 def pool_with_places(x: Float[Array, "b h w c"]) -> tuple[Float[Array, "b h2 w2 c"], Bool[Array, "b h w c"]]:
-    """(maxima of the 2x2 windows, True where they stood); among equal values the first, row by row. h and w are even."""
-    b, h, w, c = x.shape
-    windows = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, h // 2, w // 2, 4, c)
-    first = jnp.argmax(windows, 3, keepdims=True)
-    pooled = jnp.take_along_axis(windows, first, 3)[:, :, :, 0]
-    places = (first == jnp.arange(4).reshape(1, 1, 1, 4, 1)).reshape(b, h // 2, w // 2, 2, 2, c)
-    return pooled, places.transpose(0, 1, 3, 2, 4, 5).reshape(x.shape)
+    """(maxima of the 2x2 windows, True where they stood); among equal values the first, row by row. h and w are even.
+
+    By comparing the four shifted slices: with an argmax, pooling, unpooling and their gradient took 160 ms on CPU against 24
+    (4 x 112 x 112 x 64).
+    """
+    parts = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+    pooled = parts[0]
+    for part in parts[1:]:
+        pooled = jnp.where(part > pooled, part, pooled)
+    taken, places = jnp.zeros(pooled.shape, bool), []
+    for part in parts:
+        places.append((part == pooled) & ~taken)
+        taken = taken | places[-1]
+    return pooled, depth_to_space(jnp.concatenate(places, -1), 2)
 
 
 def unpool(x: Float[Array, "b h2 w2 c"], places: Bool[Array, "b h w c"]) -> Float[Array, "b h w c"]:
