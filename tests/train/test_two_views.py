@@ -9,19 +9,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+from jaxmed.backbones.swin_pruned import kept_windows
 from jaxmed.data.breast import to_uint8
 from jaxmed.data.phantom_pairs import PhantomPairsSource
 from jaxmed.errors import UserError
-from jaxmed.parallel import to_host
+from jaxmed.parallel import put_batch, to_host
 from jaxmed.tasks.multiview import class_weights
 from jaxmed.train import loop, modes, setup
 from jaxmed.train.checkpoint import Checkpoints
 from jaxmed.train.kinds import kind_of
 from jaxmed.train.loop import fit
 from jaxmed.train.show import show
+from jaxmed.train.warm_up import warm_up
 from jaxmed.tree import flatten
 from tests.train.tiny_pairs_config import get_config
+
+SIZE = (64, 32)
 
 
 def config(arg=None, **data):
@@ -30,25 +35,39 @@ def config(arg=None, **data):
     return config
 
 
+def built_once(steps, size):
+    """Lets `steps` take again a step that it had before; returns the numbers of windows for which it is asked for one."""
+    asked, made, build = [], {}, steps._compile_train
+
+    def compile_train():
+        asked.append(str(kept_windows(nnx.merge(steps.graph, steps.template), size)))
+        if asked[-1] not in made:
+            build()
+        steps.train = made.setdefault(asked[-1], steps.train)
+
+    steps._compile_train = compile_train
+    return asked
+
+
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """A run before its first step, and its state then; its compiled steps serve several tests."""
+    """(run before its first step, its state then, what `built_once` gives); its compiled steps serve several tests."""
     given, workdir = config(), tmp_path_factory.mktemp("run")
     setup.claim_workdir(given, workdir)
     run = setup.prepare(given, workdir, setup.prepare_data(given, workdir))
-    return run, jax.tree.map(np.asarray, to_host(run.state))
+    return run, jax.tree.map(np.asarray, to_host(run.state)), built_once(run.steps, SIZE)
 
 
 @pytest.fixture(scope="module")
 def trained(start):
-    """(workdir, state before training, lines of the log, keys under which steps were compiled)."""
-    run, before = start
-    lines, compiled = [], []
-    run.log, compile_train = lines.append, run.steps._compile_train
-    run.steps._compile_train = lambda: compiled.append(run.steps.graph) or compile_train()
+    """(workdir, lines of the log, numbers of windows for which steps were compiled)."""
+    run, _, asked = start
+    lines = []
+    run.log = lines.append
     fit(run)
+    asked = list(asked)
     modes.finish(run)
-    return run.workdir, before, lines, len(compiled)
+    return run.workdir, lines, asked
 
 
 def rows(path):
@@ -81,7 +100,7 @@ def test_the_report_speaks_of_breasts_and_resamples_patients(trained):
 
 
 def test_frozen_stages_keep_their_bits_and_own_no_optimiser_state(trained, start):
-    run, before = start
+    run, before, _ = start
     assert {path.split(".")[1] for path in flatten(before["frozen"])} == {"patch_embed", "layers"}
     after = to_host(run.state["frozen"])
     jax.tree.map(np.testing.assert_array_equal, before["frozen"], after)
@@ -90,7 +109,7 @@ def test_frozen_stages_keep_their_bits_and_own_no_optimiser_state(trained, start
 
 
 def test_class_weights_are_those_of_the_training_breasts(start):
-    run, _ = start
+    run = start[0]
     labels = np.array([run.source.cases[row].label for row in run.indices("train")])
     assert run.task.class_weights == class_weights(labels, 2)
     assert run.task.class_weights == pytest.approx([len(labels) / (2 * np.sum(labels == k)) for k in (0, 1)])
@@ -100,43 +119,44 @@ def test_class_weights_are_those_of_the_training_breasts(start):
 
 
 def test_the_step_is_compiled_anew_only_where_an_epoch_keeps_another_number_of_windows(trained):
-    _, _, lines, compiled = trained
+    _, lines, asked = trained
     told = [line for line in lines if "of its final share of windows" in line]
-    # r = 0, then half of it, then all of it: 3 epochs with a warm-up of 2, of which the first is the network's own rebuild
-    assert [line.split(": ")[0] for line in told] == ["epoch 1", "epoch 2", "epoch 3"] and compiled == 3
+    assert [line.split(" of ")[0] for line in told] == ["epoch 1: training prunes 0%", "epoch 2: training prunes 100%"]
+    kept = [(8,), (2,)], [(4,), (1,)]  # of 4 x 2 and 2 x 1 windows, in each of the two streams
+    assert asked == [str(2 * stages) for stages in kept]
 
 
 def test_evaluation_prunes_by_the_final_ratio_at_any_epoch_and_training_does_not(start):
-    run, before = start
-    steps, size = run.steps, (64, 32)
+    run, before, asked = start
+    steps = run.steps
     batch = next(iter(run.eval_batches(run.indices("val"))))
     state = {part: before[part] for part in ("params", "frozen", "stats")}
     answers = []
     for factor in (0.0, 1.0):
-        steps.set_warm_up((factor,) * 4, size)
+        steps.set_warm_up((factor,) * 4, SIZE)
         steps.evaluate.clear_cache()
         answers.append(np.asarray(steps.evaluate(state, batch)["prob_malignant"]))
     np.testing.assert_array_equal(*answers)
     losses = []
     for factor in (0.0, 1.0):
-        steps.set_warm_up((factor,) * 4, size)
+        steps.set_warm_up((factor,) * 4, SIZE)
         losses.append(float(steps.train(jax.tree.map(jnp.array, before), batch, jnp.float32(0))[1]))
     assert losses[0] != losses[1]
-    assert not steps.set_warm_up((0.99,) * 4, size)  # as many windows as with 1: nothing to compile
+    before = len(asked)
+    assert not steps.set_warm_up((0.99,) * 4, SIZE) and len(asked) == before  # as many windows as with 1: nothing to compile
 
 
 def test_a_resumed_run_has_the_ratio_of_its_epoch_and_gives_the_same_bits(trained, start, tmp_path, monkeypatch):
-    workdir, before, _, _ = trained
-    run, lines = start[0], []
+    workdir, (run, before, _), lines = trained[0], start, []
     fresh = dataclasses.replace(run, workdir=tmp_path, checkpoints=Checkpoints(tmp_path / "checkpoints"), log=lines.append)
     fresh.state = jax.tree.map(jnp.array, before)
     with monkeypatch.context() as patch, pytest.raises(SystemExit):  # stopped in the middle of the second epoch
         patch.setattr(loop.Preemption, "requested", lambda self, step: step == run.steps_per_epoch + 1)
         fit(fresh)
-    run.steps.set_warm_up((0.0,) * 4, (64, 32))  # as a new process starts: with another ratio than that of the epoch
+    run.steps.set_warm_up((0.0,) * 4, SIZE)  # as a new process starts: with another ratio than that of the epoch
     lines.clear()
     fit(fresh)
-    assert [line for line in lines if "final share" in line][0].startswith("epoch 2: training prunes 40%")
+    assert [line for line in lines if "final share" in line][0].startswith("epoch 2: training prunes 100%")
     texts = [(place / "metrics.jsonl").read_text() for place in (workdir, tmp_path)]
     whole, again = ([json.loads(line) for line in text.splitlines()] for text in texts)
     keys = ("epoch", "step", "train/loss", "val/loss", "val/auc")
@@ -161,17 +181,19 @@ def test_a_table_of_the_users_pictures_is_predicted_breast_by_breast(trained, tm
 
 
 def test_the_picture_of_a_row_is_cc_beside_mlo(start):
-    run, _ = start
+    run = start[0]
     shown = run.kind.picture(run.source, run.data.cache, run.source.breasts[3].case_id)
     np.testing.assert_array_equal(shown, to_uint8(np.hstack(run.data.cache.load(3))))
 
 
-def test_a_network_of_single_images_looks_at_each_view(tmp_path, capsys):
+def test_a_network_of_single_images_looks_at_each_view(tmp_path):
     given = config("pairs,encoder=tiny", bits=16)
-    given.epochs = 1
-    modes.train(given, tmp_path)
-    assert len(rows(tmp_path / "predictions.csv")) > 8
-    assert "of its final share" not in capsys.readouterr().out  # nothing to prune, nothing to compile again
+    run = setup.prepare(given, tmp_path, setup.prepare_data(given, None), quiet=True)
+    assert warm_up(run.steps, given, epoch=0) == ""  # nothing to prune, nothing to compile again
+    batch = put_batch(next(run.train_batches(0)), run.mesh)
+    assert batch["cc"].dtype == jnp.uint16
+    state, loss = run.steps.train(run.state, batch, jnp.float32(1e-3))
+    assert np.isfinite(loss) and state["meters"]["count"] == 8
     given.model.name = "csa_moe_resnet18"
     with pytest.raises(UserError, match="looks at image, core, boundary: choose a network of two views"):
         setup.build_model(given, 2)

@@ -23,7 +23,7 @@ def get_config(arg=None):
     data.num_cases, data.phantom_size, data.crop_breast, data.pad = 32, 64, False, False
     data.augment = ConfigDict({"hflip": 0.0})
     data.test_fraction, data.val_fraction = 0.25, 0.25
-    config.batch_size, config.epochs, config.prune_warmup_epochs = 8, 3, 2
+    config.batch_size, config.epochs, config.prune_warmup_epochs = 8, 2, 1
     config.optimizer.update(learning_rate=3e-3, schedule="cosine", warmup=0.05)
     config.optimizer.update(weight_decay=0.05, decay_all=False, clip_norm=1.0)
     config.optimizer.factors = ConfigDict({"cc": 0.2, "mlo": 0.2} if config.model.name == "dv_swin_pruned" else {})
