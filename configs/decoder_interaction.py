@@ -42,8 +42,9 @@ what it meant), IoU at threshold 0.5 (of truncated probabilities: nearly always 
 evaluating (by the batch). The loss's size boost is the code's alone, and on.
 parity=official sets the code's loss, UPA, learning rate and augmentation, and epochs of four draws per image (it trains on
 three augmented copies beside each image); doubled division and split stay ours.
-The encoder's first layers are frozen: with a random start set model.options.freeze=False. Splits keep duplicates together and
-leave out copies with two labels; data.group_duplicates=False is the published kind. The full recipe is meant for a GPU.
+The encoder's first layers are frozen: with a random start set model.options.freeze=False. Running statistics keep 0.99 per
+update (Keras): runs of less than some 500 updates need model.options.momentum=0.9. Splits keep duplicates together and leave out
+copies with two labels; data.group_duplicates=False is the published kind. The full recipe is meant for a GPU.
 """
 
 import dataclasses
@@ -125,7 +126,9 @@ def _model(config: ConfigDict, options: dict[str, str]) -> None:
         numbers["busi_whu"] = numbers["busi_whu"] if ablation == "full" else ()
         parts = dict(zip(("use_hmsf", "use_tim", "use_upa"), switches, strict=True))
         encoder = options.get("encoder", "tf_efficientnet_b4")
-        config.model.options = ConfigDict({"encoder": encoder, "freeze": True, "dropout": 0.3, "drop_path": 0.2, **parts})
+        config.model.options = ConfigDict({
+            "encoder": encoder, "freeze": True, "dropout": 0.3, "drop_path": 0.2, "momentum": 0.99, **parts,
+        })  # fmt: skip
     elif PUBLISHED[name][0][2] is None:
         config.loss.classification = 0.0  # no class head
     config.loss.side = SIDE.get(name, 0.0)

@@ -19,6 +19,7 @@ from jaxmed.tasks.segmentation import Segmentation
 from jaxmed.tasks.segmentation_options import loss_options
 from jaxmed.train.kind_images import Images
 
+NEEDS = ("image", "mask")
 EMPTY = {"empty_mask": "empty masks: right for images without a lesion, a slip elsewhere"}
 
 
@@ -34,7 +35,7 @@ class MaskAndClass(Images):
 
     def open(self, *, predict: bool = False) -> Source:
         """UserError where training finds no masks."""
-        source = make_source(self.config.data, needs=("image",) if predict else ("image", "mask"), predict=predict)
+        source = make_source(self.config.data, needs=("image",) if predict else NEEDS, predict=predict)
         source.notes += [f"true masks: {source.mask_origin}"] if source.has_masks else []
         return source
 
@@ -72,4 +73,5 @@ class MaskAndClass(Images):
         return super().example(model, size) | {"mask": jax.ShapeDtypeStruct((size, side, side, 1), np.uint8)}
 
     def check(self, log) -> checks.Report:
-        return checks.check_data(self.open(), size=self.config.data.size, data=self.config.data, flags=EMPTY, log=log)
+        source = make_source(self.config.data, needs=NEEDS)
+        return checks.check_data(source, size=self.config.data.size, data=self.config.data, flags=EMPTY, log=log)
