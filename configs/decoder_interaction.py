@@ -43,7 +43,7 @@ evaluating (by the batch). The loss's size boost is the code's alone, and on.
 parity=official sets the code's loss, UPA, learning rate and augmentation, and epochs of four draws per image (it trains on
 three augmented copies beside each image); doubled division and split stay ours.
 The encoder's first layers are frozen: with a random start set model.options.freeze=False. Running statistics keep 0.99 per
-update (Keras): runs of less than some 500 updates need model.options.momentum=0.9. Splits keep duplicates together and leave out
+update (Keras): runs of less than some 500 updates need model.options.momentum=0.9. Splits keep duplicates together, leaving out
 copies with two labels; data.group_duplicates=False is the published kind. The full recipe is meant for a GPU.
 """
 
