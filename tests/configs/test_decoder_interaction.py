@@ -44,6 +44,7 @@ def test_busi_has_the_papers_recipe():
     assert config.published.IoU == 74.5 and get_config("busi_whu").published.IoU == 86.4
 
 
+@pytest.mark.slow
 def test_the_published_network_is_built_for_the_three_classes_of_busi():
     model = network(get_config("busi"))
     assert count(model) - count(model.encoder) == 39_752_944  # specification, section 3
@@ -65,8 +66,11 @@ def test_every_row_of_table_2_has_its_parts_and_numbers(ablation, iou, there):
     assert (hasattr(level.res, "hmsf"), hasattr(level, "tim"), hasattr(level, "upa")) == there
 
 
-@pytest.mark.parametrize("name", sorted(module().PUBLISHED.keys() - {"decoder_interaction"}))
-def test_every_baseline_of_table_1_builds_with_a_class_head_where_the_paper_names_an_accuracy(name):
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in sorted(module().PUBLISHED.keys() - {"unet", "swin_unet"})]
+
+
+@pytest.mark.parametrize("name", ["unet", "swin_unet", *SLOW])
+def test_every_row_of_table_1_builds_with_a_class_head_where_the_paper_names_an_accuracy(name):
     config = get_config(f"busi,model={name}")
     assert (network(config).num_classes == 3) == ("Acc" in config.published) == bool(config.loss.classification)
 

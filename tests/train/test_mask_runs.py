@@ -119,6 +119,7 @@ def test_the_native_mask_is_the_networks_own_where_the_size_is_the_same_and_smoo
     assert large.shape == (160, 161) and abs(large.mean() - 0.5) < 0.02
 
 
+@pytest.mark.slow
 def test_folds_test_every_case_once_with_its_mask(tmp_path):
     folds = config(epochs=1, data={"num_cases": 32})
     folds.cv.folds = 2
