@@ -42,5 +42,5 @@ def _numbers(counts: Float[np.ndarray, "h w"], ratios: Sequence[float], size: in
     rates = "-".join(dict.fromkeys(f"{ratio:g}" for ratio in (min(ratios), max(ratios))))
     number = "-".join(dict.fromkeys(map(str, (keeps[0], keeps[-1]))))
     always, never = np.mean(counts == len(ratios)), np.mean(counts == 0)
-    share = f"tokens in all {len(ratios)} blocks {always:.0%}, in none {never:.0%}" if len(ratios) > 1 else ""
+    share = f"{len(ratios)} blocks, tokens in every one {always:.0%}, in none {never:.0%}" if len(ratios) > 1 else ""
     return f"r {rates}: {number} of {total} windows" + (f"; {share}" if share else "")

@@ -116,7 +116,7 @@ def test_windows_are_shown_as_the_share_of_blocks_that_computed_them(crossing):
     third = maps[6]
     np.testing.assert_array_equal(third.heat, counts[2] / 2)
     assert (third.layer, third.kind, third.peak) == ("mlo.layers.2", WINDOWS, 2)
-    assert third.says == "r 0.5: 6 of 12 windows; tokens in all 2 blocks 33%, in none 50%"
+    assert third.says == "r 0.5: 6 of 12 windows; 2 blocks, tokens in every one 33%, in none 50%"
     assert maps[0].says == "r 0.5: 96 of 192 windows"
     mixed = nnx.eval_shape(lambda: jaxmed.create_model("swin_pruned_tiny", **SWIN, prune_ratio=[0, 0, [0.1, 0.5], 0]))
     (found,) = [heat for heat in window_maps(mixed, {"image": counts}) if heat.name == "image stage 3"]
