@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from jaxmed.errors import UserError
 from jaxmed.explain.overlay import CROSS, Box, HeatMap
 from jaxmed.nn.cross_view import VIEWS
-from jaxmed.ops.window_pruning import Windows, token_magnitude
+from jaxmed.ops.window_pruning import SCORES, Windows, token_magnitude
 
 CELL = 1  # of encoders without windows: a query is one cell of the map
 
@@ -40,14 +40,18 @@ def look_across(
 ) -> dict[str, tuple[Int[Array, "b 2"], Float[Array, "b h2 w2"]]]:
     """{view: (row and column of the window that asks, its mean attention over the other view's map)}; a map sums to 1.
 
-    wanted: a map over each view's picture, zero or more; the window with the most of it asks, and where all is zero the window
-    with the highest score (that of the pruning). window: its row and column, for both views and all cases.
+    wanted: a map over each view's picture, zero or more; the window with the most of it asks, and where there is none or all is
+    zero the window with the highest score (that of the pruning). window: its row and column, for both views and all cases.
     Raises UserError for a window that is not there.
     """
-    maps, found = model.entered(cc, mlo), {}
+    maps, score, found = model.entered(cc, mlo), getattr(model.cc, "score", SCORES[0]), {}
     for view, x in zip(VIEWS, maps, strict=True):
         windows = Windows(*x.shape[1:3], window_size(model))
-        index = _chosen(windows, x, wanted[view]) if window is None else jnp.full(len(x), _number(windows, window))
+        if window is None:
+            scores = windows.scores(token_magnitude(x, score), score)
+            index = _chosen(windows, wanted.get(view, jnp.zeros((len(x), 1, 1))), scores)
+        else:
+            index = jnp.full(len(x), _number(windows, window))
         attention = model.attention_between(maps, view, _tokens(windows, index))
         place = jnp.stack([index // windows.grid[1], index % windows.grid[1]], 1)
         found[view] = place, jnp.mean(attention, 1)
@@ -61,11 +65,10 @@ def _number(windows: Windows, window: tuple[int, int]) -> int:
     return window[0] * columns + window[1]
 
 
-def _chosen(windows: Windows, x: Float[Array, "b h w d"], wanted: Float[Array, "b y x"]) -> Int[Array, " b"]:
-    fine = jax.image.resize(wanted, (len(x), windows.height, windows.width), "linear")
-    heat = windows.scores(fine, "xpruning")
-    own = windows.scores(token_magnitude(x, "xpruning"), "xpruning")
-    return jnp.argmax(jnp.where(jnp.max(heat, 1, keepdims=True) > 0, heat, own), 1)
+def _chosen(windows: Windows, wanted: Float[Array, "b y x"], scores: Float[Array, "b n"]) -> Int[Array, " b"]:
+    fine = jax.image.resize(wanted, (len(wanted), windows.height, windows.width), "linear")
+    heat = windows.scores(fine, SCORES[0])  # the mean over a window
+    return jnp.argmax(jnp.where(jnp.max(heat, 1, keepdims=True) > 0, heat, scores), 1)
 
 
 def _tokens(windows: Windows, index: Int[Array, " b"]) -> Int[Array, "b t"]:

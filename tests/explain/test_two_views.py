@@ -70,6 +70,8 @@ def test_without_any_heat_the_window_of_the_highest_score_asks(crossing):
     for view, x in zip(("cc", "mlo"), exchanged(), strict=True):
         tokens = np.linalg.norm(x, axis=-1).reshape(2, 3, 4)  # windows of 2 x 2 tokens in a map two tokens wide
         np.testing.assert_array_equal(found[view][0][:, 0], tokens.mean(2).argmax(1))
+    one = look_across(crossing, *exchanged(), {"cc": jnp.zeros((2, 6, 2))})  # --layer may be a layer of one view alone
+    np.testing.assert_array_equal(one["mlo"][0], found["mlo"][0])
 
 
 def test_a_window_can_be_named_if_it_is_there(crossing):
