@@ -15,6 +15,7 @@ def base_config() -> ConfigDict:
     config.published = ConfigDict()  # the paper's numbers in %, shown beside ours
 
     config.model = ConfigDict({"name": "", "options": ConfigDict()})
+    config.model.wide_start = False  # small transformers without pretrained weights: jaxmed.train.start
     config.model.options = ConfigDict(convert_dict=True)
     config.pretrained = ConfigDict({"encoder": ""})  # role -> converted folder or checkpoint file
     config.pretrained_source = "timm"  # naming of raw checkpoint files: timm | torchvision

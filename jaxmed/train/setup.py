@@ -21,6 +21,7 @@ from jaxmed.train.checkpoint import Checkpoints
 from jaxmed.train.kinds import Kind, kind_of
 from jaxmed.train.mix import mix_options
 from jaxmed.train.optimizer import make_optimizer
+from jaxmed.train.start import wide_start
 from jaxmed.train.state import new_state
 from jaxmed.train.step import Recipe, Steps
 from jaxmed.tree import count, flatten
@@ -120,7 +121,10 @@ def build_model(config: ConfigDict, num_classes: int) -> nnx.Module:
     """The configured network, randomly initialised by `config.seeds.init`."""
     kind = kind_of(config)
     options = {"num_classes": num_classes, "dtype": config.dtype} | kind.model_options() | dict(config.model.options)
-    return kind.fit(create_model(config.model.name, rngs=nnx.Rngs(config.seeds.init), **options))
+    model = create_model(config.model.name, rngs=nnx.Rngs(config.seeds.init), **options)
+    if config.model.wide_start:
+        wide_start(model, config.seeds.init)
+    return kind.fit(model)
 
 
 def prepare(config: ConfigDict, workdir: Path, data: Data, *, quiet: bool = False) -> Run:
