@@ -102,12 +102,10 @@ def colours(alpha: float | None = None) -> ListedColormap:
 @styled
 def case_figure(case: Explained) -> Figure:
     """The pictures, then every heat map over its picture, windows in rows of their own; a masked lesion is outlined."""
-    rows = _rows(case)
-    width, columns = (PANEL, COLUMNS) if case.aspect < TALL else (PANEL * 0.6, 2 * COLUMNS)
-    columns = min(columns, max(map(len, rows)))
-    height = width * case.aspect
-    figure = new_figure(width * columns + 0.6, (height + (0.5 if columns <= COLUMNS else 0.65)) * len(rows) + 0.3
-                        + 0.2 * len(case.headings))  # fmt: skip
+    per_row, width, caption = (COLUMNS, PANEL, 0.5) if case.aspect < TALL else (2 * COLUMNS, 0.6 * PANEL, 0.65)
+    rows = _rows(case, per_row)
+    columns, height = max(map(len, rows)), width * case.aspect + caption
+    figure = new_figure(width * columns + 0.6, height * len(rows) + 0.3 + 0.2 * len(case.headings))
     figure.get_layout_engine().set(h_pad=0.08)
     axes = np.asarray(figure.subplots(len(rows), columns, squeeze=False))
     for ax in axes.ravel():
@@ -124,13 +122,12 @@ def case_figure(case: Explained) -> Figure:
     return figure
 
 
-def _rows(case: Explained) -> list[list[tuple[str, HeatMap | None]]]:
+def _rows(case: Explained, per_row: int) -> list[list[tuple[str, HeatMap | None]]]:
     """(picture, map over it or None) of every panel, by row."""
     shown = [name for name in case.pictures if name not in OF_A_MASK] or list(case.pictures)[:1]
     first = [(name, None) for name in shown] + [(heat.picture, heat) for heat in case.maps if heat.kind != WINDOWS]
     second = [(heat.picture, heat) for heat in case.maps if heat.kind == WINDOWS]
-    long = COLUMNS if case.aspect < TALL else 2 * COLUMNS
-    return [part[k : k + long] for part in (first, second) for k in range(0, len(part), long)]
+    return [part[k : k + per_row] for part in (first, second) for k in range(0, len(part), per_row)]
 
 
 def _panel(ax: Axes, case: Explained, name: str, heat: HeatMap | None, letters: int) -> None:
