@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from jaxmed.evaluate.breasts import SIDE
 from jaxmed.evaluate.intervals import Estimate
-from jaxmed.evaluate.levels import PATIENT, Levels
+from jaxmed.evaluate.levels import IMAGE, PATIENT, Levels
 from jaxmed.evaluate.metrics import LABELS
 from jaxmed.evaluate.predictions import Predictions
 from jaxmed.evaluate.summary import IN_LEVEL_TABLE
@@ -24,17 +25,25 @@ def level_table(workdir: Workdir, levels: Levels) -> dict:
     for name in IN_LEVEL_TABLE:
         notes = sorted({methods.index(values[name].method) + 1 for values in levels.values()})
         rows.append({"label": LABELS[name], "cells": [cell(name, values[name]) for values in levels.values()], "notes": notes})
-    heads = [plural(len(np.unique(table.case_id)), "image"), plural(len(np.unique(table.patient_id)), "patient")]
+    heads = [plural(len(np.unique(table.case_id)), _row(table)), plural(len(np.unique(table.patient_id)), "patient")]
     return {"heads": heads, "rows": rows, "methods": methods, "text": _rule(table), "spread": networks(workdir)}
 
 
 def _rule(table: Predictions) -> str:
     """What a patient's probability and truth are made of."""
-    text = "A patient's probability is the mean over the patient's images. "
+    row = _row(table)
+    text = f"A patient's probability is the mean over the patient's {row}s. "
+    if row != "image":
+        text = f"A patient's probability is that of the {row} which is most probably {table.classes[-1]}. "
     if len(table.classes) == 2:
-        text += f"A patient is {table.classes[1]} if any of the images is. "
-    return text + ("On the image level a patient with many images counts many times; the intervals of both levels resample "
-                   "patients.")
+        text += f"A patient is {table.classes[1]} if any of the {row}s is. "
+    return text + (f"On the {row} level a patient with several {row}s counts several times; the intervals of both levels "
+                   "resample patients.")
+
+
+def _row(table: Predictions) -> str:
+    """What a row is about, beside patients."""
+    return "breast" if SIDE in table.extras else IMAGE
 
 
 def set_table(workdir: Workdir, by_set: dict[str, Levels]) -> dict:
@@ -50,9 +59,10 @@ def set_table(workdir: Workdir, by_set: dict[str, Levels]) -> dict:
     rows = []
     for name, level, values in lines:
         table = workdir.table.select(split=name).known()
-        first = level != PATIENT
+        first = level == IMAGE
         rows.append({
-            "set": name if first else "", "level": level, "cases": len(np.unique(table.case_id)) if first else "",
+            "set": name if first else "", "level": _row(table) if first else level,
+            "cases": len(np.unique(table.case_id)) if first else "",
             "patients": _patients(table) if first else "", "cells": [cell(key, values[key]) for key in IN_LEVEL_TABLE],
             "notes": sorted({methods.index(values[key].method) + 1 for key in IN_LEVEL_TABLE}),
         })

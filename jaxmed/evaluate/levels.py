@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 
 from jaxmed.errors import UserError
-from jaxmed.evaluate.breasts import SIDE
+from jaxmed.evaluate.breasts import SIDE, VIEWS
 from jaxmed.evaluate.intervals import Estimate
-from jaxmed.evaluate.predictions import STUDY, Predictions, concatenate
+from jaxmed.evaluate.predictions import Predictions, concatenate
 from jaxmed.evaluate.repeats import estimate
 
 IMAGES = "images"  # an extra of the patient-level table: how many pictures were averaged
@@ -20,8 +20,11 @@ Levels = dict[str, dict[str, Estimate]]
 def patient_level(table: Predictions, rule: str = "any") -> Predictions:
     """One row per patient of every split, fold and repeat; its probabilities are the mean over the patient's images.
 
+    Of breasts they are those of the one breast that is most probably of the last class: a healthy breast says nothing about
+    the other.
+
     Args:
-        table: one row per image; rows without a known target are left out.
+        table: one row per image, or breast; rows without a known target are left out.
         rule: what a patient's target is. "any": the highest class among the images, with two classes "any image is
             malignant makes the patient malignant"; for more classes only if they are ordered. "same": all images of a
             patient must agree.
@@ -57,11 +60,15 @@ def _average(table: Predictions, rule: str) -> Predictions:
     if rule == "same" and (mixed := names[highest != lowest]).size:
         raise UserError(f"patient '{mixed[0]}' has images of different classes ({len(mixed)} such patients): "
                         'correct the labels, or use the rule "any"')
-    total = np.zeros((len(names), len(table.classes)))
-    np.add.at(total, member, table.probabilities)
     patients = table.take(first)
     patients.case_id, patients.target = names, highest
-    patients.probabilities = total / counts[:, None]
+    if SIDE in table.extras:
+        worst = np.lexsort((table.probabilities[:, -1], member))[np.cumsum(counts) - 1]
+        patients.probabilities = table.probabilities[worst]
+    else:
+        total = np.zeros((len(names), len(table.classes)))
+        np.add.at(total, member, table.probabilities)
+        patients.probabilities = total / counts[:, None]
     patients.extras = {IMAGES: counts.astype(float)}
     return patients
 
@@ -90,13 +97,13 @@ def estimates_by_level(table: Predictions, linked: bool = True) -> Levels:
 
 
 def several_images(table: Predictions) -> bool:
-    """Whether the rows are images of named patients, some of whom have more than one in the cases of a network.
+    """Whether the rows are images, or breasts, of named patients, some of whom have more than one in the cases of a network.
 
-    False for breasts and studies, which have levels of their own, and where patients have images of different classes
-    and there are more than two: nobody said which class then counts.
+    False for breasts that share the pictures of a study, which have levels of their own, and where patients have images of
+    different classes and there are more than two: nobody said which class then counts.
     """
     table = table.known()
-    if not len(table) or {SIDE, STUDY} & table.extras.keys() or not all(table.patient_id):
+    if not len(table) or VIEWS in table.extras or not all(table.patient_id):
         return False
     one_class = len(set(zip(table.patient_id, table.target, strict=True))) == len(set(table.patient_id))
     return (len(table.classes) == 2 or one_class) and any(len(set(p.patient_id)) < len(p) for p in table.parts())

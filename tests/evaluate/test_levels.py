@@ -36,6 +36,17 @@ def test_a_patients_probability_is_the_mean_of_its_images():
     assert patients.extras["images"].tolist() == [1, 3] and "gate_image" not in patients.extras
 
 
+def test_a_patients_probability_is_that_of_the_more_suspicious_breast():
+    table = table_of(["b", "a", "b"], [1, 0, 0], [0.9, 0.2, 0.6])
+    table.extras |= {"side": np.array(["left", "left", "right"]), "study_id": np.array(["s", "t", "s"])}
+    assert several_images(table)
+    patients = patient_level(table)
+    np.testing.assert_allclose(patients.probabilities, [[0.8, 0.2], [0.1, 0.9]])
+    assert patients.target.tolist() == [0, 1] and list(patients.extras) == ["images"]
+    table.extras["views"] = np.array(["L_CC"] * 3)  # breasts of a network that looks at whole studies
+    assert not several_images(table)
+
+
 def test_one_malignant_image_makes_the_patient_malignant_unless_all_must_agree():
     table = table_of(["a", "a", "b"], [0, 1, 0], [0.5, 0.5, 0.5])
     assert patient_level(table).target.tolist() == [1, 0]
