@@ -76,7 +76,8 @@ def _score(row: Predictions) -> str:
     """The IoU, or how much of a picture without lesion was drawn on."""
     if has_lesion(row)[0]:
         return f"IoU {row.extras['iou'][0]:.2f}"
-    return f"drawn {100 * row.extras['predicted_pixels'][0] / row.extras['mask_pixels'][0]:.2g} %"
+    drawn = 100 * row.extras["predicted_pixels"][0] / row.extras["mask_pixels"][0]
+    return f"drawn {drawn:.{0 if drawn >= 10 else 1}f} %"
 
 
 def size_panel(workdir: Workdir, table: Predictions) -> Panel:
