@@ -18,8 +18,8 @@ OF_KIND = {
     CROSS: "Each view asks the other: the outlined window of one view (the one with most Grad-CAM; the one with the highest "
     "score where Grad-CAM is empty; or --window; row,column from 0) looks at the other view, and the map there is the mean "
     "attention of its tokens in the first cross-attention block. Colours run from the smallest to the largest value; both are "
-    "given above the map in units of equal attention everywhere. Attention says where values are fetched, not that they speak for a "
-    "class.",
+    "given above the map in units of equal attention everywhere. Attention says where values are fetched, not that they speak "
+    "for a class.",
     WINDOWS: "The stages of the pruned Swin show in how many of a stage's blocks a place was computed: 1 in all, 0 (no colour) "
     "in none, so that its features are those of the stage before. Shifted and unshifted blocks cut different windows. A window "
     "is kept for its activity, whatever the class: r is the share that is left out.",
