@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 # four devices; LLVM without optimisation compiles a third faster, and compiling is most of what tests do
-FLAGS = ("--xla_force_host_platform_device_count=4", "--xla_backend_optimization_level=0")
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+)
 
 import jax
 import pytest
