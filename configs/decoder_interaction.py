@@ -30,8 +30,7 @@ Table 2, BUSI (ablation=base and so on): IoU / Dice / accuracy / F1 / AUC / prec
     tim_upa   69.74 / 82.17 / 88.89 / 88.34 / 97.31 / 87.24 / 83.07 / 79.32
     full      74.50 / 85.25 / 90.60 / 89.84 / 97.66 / 89.95 / 80.87 / 85.47
 
-All its rows on the same folds: for a in base hmsf tim tim_upa full; do python -m jaxmed.main --mode=cv --config.cv.folds=5 \
-    --config=configs/decoder_interaction.py:busi,ablation=$a ...; done
+All its rows on the same folds, with one table: --config=configs/decoder_interaction.py:busi,ablation=all --mode=cv
 
 The paper's IoU is most likely the mean over images at threshold 0.5, its Dice 2 IoU / (1 + IoU) of that mean; the report shows
 the averages over lesions, over all images and over pooled pixels side by side. Where paper and released code differ, the paper
@@ -89,7 +88,7 @@ SMALL = {
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """`arg`: data source, then model=, ablation=base|hmsf|tim|tim_upa|full, encoder=, parity=official."""
+    """`arg`: data source, then model=, ablation=base|hmsf|tim|tim_upa|full|all, encoder=, parity=official."""
     source, options = parse_arg(arg, "phantom")
     if unknown := options.keys() - set(ARGUMENTS):
         raise UserError(f"configs/{OURS}.py does not know {sorted(unknown)}; it takes {', '.join(ARGUMENTS)}")
@@ -112,22 +111,24 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 def _model(config: ConfigDict, options: dict[str, str]) -> None:
     name, ablation = options.get("model", OURS), options.get("ablation", "full")
-    if name not in PUBLISHED or ablation not in ABLATIONS:
-        raise UserError(
-            f"model={name}, ablation={ablation}: model= is one of {', '.join(PUBLISHED)}, ablation= of {', '.join(ABLATIONS)}"
-        )
+    if name not in PUBLISHED or ablation not in (*ABLATIONS, "all"):
+        choices = f"model= is one of {', '.join(PUBLISHED)}, ablation= of {', '.join(ABLATIONS)}, all"
+        raise UserError(f"model={name}, ablation={ablation}: {choices}")
     if name != OURS and {"ablation", "encoder"} & options.keys():
         raise UserError(f"model={name}: ablation= and encoder= belong to {OURS}")
     config.model.name = name
     numbers = dict.fromkeys(("busi", "busi_whu"))
     numbers["busi"], numbers["busi_whu"] = PUBLISHED[name]
     if name == OURS:
-        switches, numbers["busi"] = ABLATIONS[ablation]
+        if ablation == "all":
+            config.cv.folds = 5
+            config.cv.variants = ConfigDict({row: {"model": {"options": _parts(row)}} for row in ABLATIONS})
+            ablation = "full"
+        numbers["busi"] = ABLATIONS[ablation][1]
         numbers["busi_whu"] = numbers["busi_whu"] if ablation == "full" else ()
-        parts = dict(zip(("use_hmsf", "use_tim", "use_upa"), switches, strict=True))
         encoder = options.get("encoder", "tf_efficientnet_b4")
         config.model.options = ConfigDict({
-            "encoder": encoder, "freeze": True, "dropout": 0.3, "drop_path": 0.2, "momentum": 0.99, **parts,
+            "encoder": encoder, "freeze": True, "dropout": 0.3, "drop_path": 0.2, "momentum": 0.99, **_parts(ablation),
         })  # fmt: skip
     elif PUBLISHED[name][0][2] is None:
         config.loss.classification = 0.0  # no class head
@@ -135,6 +136,10 @@ def _model(config: ConfigDict, options: dict[str, str]) -> None:
     found = {key: value for key, value in zip(COLUMNS, numbers.get(config.data.source) or (), strict=False) if value}
     if found:
         config.published = ConfigDict({"model": f"{name}, one split, {config.data.source}", **found})
+
+
+def _parts(ablation: str) -> dict[str, bool]:
+    return dict(zip(("use_hmsf", "use_tim", "use_upa"), ABLATIONS[ablation][0], strict=True))
 
 
 def _recipe(config: ConfigDict) -> None:

@@ -48,6 +48,7 @@ def base_config() -> ConfigDict:
 
     config.seeds = ConfigDict({"init": 42, "order": 42, "dropout": 42, "split": 42})
     config.cv = ConfigDict({"folds": 0, "repeats": 20, "new_split_per_repeat": False})
+    config.cv.variants = ConfigDict()  # name -> keys that differ, as nested blocks: all of them on the same folds
 
     config.fsdp = 1  # ways to split the train state over devices
     config.distributed = False  # several processes: see jaxmed.parallel.start

@@ -14,6 +14,7 @@ from jaxmed.evaluate.predictions import PREFIX
 from jaxmed.evaluate.report import write_report
 from jaxmed.evaluate.summary import format_table, write_metrics
 from jaxmed.evaluate.table import write_predictions
+from jaxmed.evaluate.variants import write_variants
 from jaxmed.evaluate.wrong import save_case_pictures
 from jaxmed.train.finish import finish, load_best, picture_of, prediction_rows, write_run_json
 from jaxmed.train.kinds import kind_of
@@ -24,6 +25,8 @@ from jaxmed.train.setup import Data, claim_workdir, log, prepare, prepare_data
 
 def train(config: ConfigDict, workdir: Path, *, data: Data | None = None, fold: int | None = None, repeat: int = 0) -> Any:
     """`--mode=train`: one run from start (or where it was cut off) to report. Returns its metrics."""
+    if config.cv.variants:
+        raise UserError(f"{config.name} is {len(config.cv.variants)} variants on the same folds: run it with --mode=cv")
     log(f"{config.name}: {config.paper}" if config.paper else config.name)
     if config.preset:
         log(f"  {config.preset}")
@@ -33,12 +36,16 @@ def train(config: ConfigDict, workdir: Path, *, data: Data | None = None, fold: 
     return finish(run, fold=fold or 0, repeat=repeat)
 
 
-def cross_validate(config: ConfigDict, workdir: Path) -> None:
+def cross_validate(config: ConfigDict, workdir: Path) -> dict:
     """`--mode=cv`: config.cv.folds held-out folds, or, with folds=0, config.cv.repeats repeats of one split.
 
     Repeat r adds r to the seeds of initialisation, order and dropout; the split stays unless `new_split_per_repeat`.
+    config.cv.variants: each of them in turn, on the same folds, below workdir/<variant>; then a table of all.
+    Returns the metrics of all parts together, of variants by name.
     """
     claim_workdir(config, workdir)
+    if config.cv.variants:
+        return _cross_validate_variants(config, workdir)
     parts = config.cv.folds or config.cv.repeats
     kind = "fold" if config.cv.folds else "repeat"
     for k in range(parts):
@@ -48,8 +55,20 @@ def cross_validate(config: ConfigDict, workdir: Path) -> None:
             train(config, part, fold=k)
         else:
             train(_reseeded(config, k), part, repeat=k)
+    return _join(workdir, kind, parts) if parallel.is_main() else {}
+
+
+def _cross_validate_variants(config: ConfigDict, workdir: Path) -> dict[str, dict]:
+    metrics = {}
+    for number, (name, changes) in enumerate(config.cv.variants.to_dict().items(), start=1):
+        log(f"\n##### variant {number} of {len(config.cv.variants)}: {name}")
+        variant = ConfigDict(config.to_dict())
+        variant.update(changes)
+        variant.name, variant.cv.variants = f"{config.name}-{name}", ConfigDict()
+        metrics[name] = cross_validate(variant, workdir / name)
     if parallel.is_main():
-        _join(workdir, kind, parts)
+        log(f"\n{write_variants(workdir, metrics)}\ntable: {workdir / 'variants.csv'}")
+    return metrics
 
 
 def evaluate_checkpoint(config: ConfigDict, workdir: Path, split: str, output: str | None) -> None:
@@ -110,7 +129,7 @@ def stored_config(workdir: Path, *, source: str | None = None, data: ConfigDict 
 
 def _filled(stored: dict, defaults: dict) -> dict:
     """`stored` with the keys that it lacks; blocks whose keys are the user's own (options, augment, ...) stay as they are."""
-    own = ("options", "augment", "mix", "pretrained", "published", "factors")
+    own = ("options", "augment", "mix", "pretrained", "published", "factors", "variants")
     filled = {key: value for key, value in defaults.items() if key not in stored} | stored
     return {
         key: _filled(value, defaults[key]) if key not in own and isinstance(defaults.get(key), dict) else value
@@ -125,7 +144,7 @@ def _reseeded(config: ConfigDict, repeat: int) -> ConfigDict:
     return copy
 
 
-def _join(workdir: Path, kind: str, parts: int) -> None:
+def _join(workdir: Path, kind: str, parts: int) -> dict:
     """Pools the parts' predictions, and reports mean, SD and intervals."""
     header, lines = "", []
     for k in range(parts):
@@ -141,6 +160,7 @@ def _join(workdir: Path, kind: str, parts: int) -> None:
     metrics = write_metrics(workdir)
     log(f"\n{parts} {kind}s\n{format_table(metrics)}")
     log(f"report: {write_report(workdir)}")
+    return metrics
 
 
 def _test_elsewhere(config: ConfigDict, workdir: Path, data: Data, split: str, target: Path) -> None:

@@ -94,3 +94,11 @@ def test_the_first_command_trains_a_small_network_on_phantoms():
 def test_unknown_arguments_are_named(arg):
     with pytest.raises(UserError, match="depth|vgg16|ablation|parity=paper"):
         get_config(arg)
+
+
+def test_all_ablations_are_variants_on_five_folds():
+    config = get_config("busi,ablation=all")
+    assert config.cv.folds == 5 and set(config.cv.variants) == {"base", "hmsf", "tim", "tim_upa", "full"}
+    for name, changes in config.cv.variants.to_dict().items():
+        alone = get_config(f"busi,ablation={name}").model.options
+        assert {key: alone[key] for key in changes["model"]["options"]} == changes["model"]["options"]

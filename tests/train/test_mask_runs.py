@@ -119,14 +119,23 @@ def test_the_native_mask_is_the_networks_own_where_the_size_is_the_same_and_smoo
     assert large.shape == (160, 161) and abs(large.mean() - 0.5) < 0.02
 
 
-@pytest.mark.slow
-def test_folds_test_every_case_once_with_its_mask(tmp_path):
-    folds = config(epochs=1, data={"num_cases": 32})
-    folds.cv.folds = 2
-    modes.cross_validate(folds, tmp_path)
-    tested = [row for row in rows(tmp_path / "predictions.csv") if row["split"] == "test"]
-    assert len({row["case_id"] for row in tested}) == len(tested) == folds.data.num_cases
-    assert len(read_mask_files(tmp_path / "fold_01")) == sum(row["fold"] == "1" for row in tested)
+def test_variants_test_the_same_folds_and_end_in_one_table(tmp_path, capsys):
+    both = config(epochs=1, data={"num_cases": 32})
+    both.cv.folds = 2
+    both.cv.variants = {"narrow": {"model": {"options": {"width": 8}}}, "mask": {"loss": {"classification": 0.0}}}
+    modes.cross_validate(both, tmp_path)
+    tables = {name: rows(tmp_path / name / "predictions.csv") for name in both.cv.variants}
+    tested = {name: [row for row in table if row["split"] == "test"] for name, table in tables.items()}
+    folds = {name: [(row["case_id"], row["fold"]) for row in found] for name, found in tested.items()}
+    assert folds["narrow"] == folds["mask"] and len({case for case, _ in folds["mask"]}) == both.data.num_cases
+    assert len(read_mask_files(tmp_path / "mask/fold_01")) == sum(fold == "1" for _, fold in folds["mask"])
+    table = {(row["variant"], row["metric"]): row["value"] for row in rows(tmp_path / "variants.csv")}
+    metrics = json.loads((tmp_path / "narrow/metrics.json").read_text())["test"]
+    assert float(table["narrow", "mask/lesions/iou"]) == metrics["mask/lesions/iou"]["value"]
+    assert ("narrow", "accuracy") in table and ("mask", "accuracy") not in table  # no class head, no accuracy
+    assert f"{metrics['accuracy']['value']:.3f} (" in capsys.readouterr().out.split("variant ")[-1]
+    with pytest.raises(UserError, match="--mode=cv"):
+        modes.train(both, tmp_path / "train")
 
 
 def test_a_run_stops_early_at_the_same_epoch_after_an_interruption_and_says_why(tmp_path, capsys):
