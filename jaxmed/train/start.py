@@ -11,9 +11,9 @@ def wide_start(model: nnx.Module, seed: int) -> None:
     """Scales every matrix to a standard deviation of 1 / sqrt(inputs), and draws the patch embeddings' biases from N(0, 1).
 
     Published transformers start all matrices at 0.02, for wide networks and long training. In a narrow one every branch is then
-    almost zero, and the norm right behind the patch embedding throws away how bright a patch is. On mammogram phantoms a pruned
-    Swin of 5 blocks had a validation AUC of 0.50 after 70 and 0.55 after 690 updates from the published start, and of 0.77
-    after 116 from this one.
+    almost zero, and the norm right behind the patch embedding throws away how bright a patch is. On mammogram phantoms
+    X-Pruning with streams of 5 blocks had a validation AUC of 0.55 after 690 updates from the published start, and from this
+    one 0.72 after 116 and 0.89 after 464.
     """
     new, key = {}, jax.random.key(seed)
     for number, (path, leaf) in enumerate(flatten(tree_of(model)).items()):

@@ -53,10 +53,9 @@ def batch_with_gaps():
     return batch
 
 
-@pytest.mark.parametrize("parts", [2, 4])
-def test_update_and_loss_are_those_of_the_whole_batch(parts):
+def test_update_and_loss_are_those_of_the_whole_batch():
     whole, loss = one_step(1, batch_with_gaps())
-    state, same = one_step(parts, batch_with_gaps())
+    state, same = one_step(4, batch_with_gaps())
     assert same == pytest.approx(loss, rel=1e-6)
     for part in ("params", "opt"):  # float32 sums in another order
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-7), state[part], whole[part])

@@ -192,11 +192,13 @@ def test_a_network_of_single_images_looks_at_each_view(tmp_path):
     assert warm_up(run.steps, given, epoch=0) == ""  # nothing to prune, nothing to compile again
     batch = put_batch(next(run.train_batches(0)), run.mesh)
     assert batch["cc"].dtype == jnp.uint16
-    state, loss = run.steps.train(run.state, batch, jnp.float32(1e-3))
-    assert np.isfinite(loss) and state["meters"]["count"] == 8
+    case = jax.eval_shape(run.steps._evaluate, run.state, batch)
+    assert case["prob_malignant"].shape == (8,) and case["features"].shape == (8, 2 * 16)
+    state, loss = jax.eval_shape(run.steps._train, run.state, batch, jnp.float32(1e-3))
+    assert loss.shape == () and jax.tree.structure(state) == jax.tree.structure(run.state)
     given.model.name = "csa_moe_resnet18"
     with pytest.raises(UserError, match="looks at image, core, boundary: choose a network of two views"):
-        setup.build_model(given, 2)
+        nnx.eval_shape(lambda: setup.build_model(given, 2))
 
 
 def test_show_prints_parameters_flops_and_memory(capsys):
