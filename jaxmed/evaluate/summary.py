@@ -137,7 +137,8 @@ def _format_patients(entries: dict[str, dict]) -> list[str]:
         span = f" ({format_range(entry)})" if entry["low"] is not None else ""
         cells.append(f"  {LABELS[name]:<22}{format_value(entry['value'])}{sd}{span}")
     lines = [f"{left:<58}{right}".rstrip() for left, right in zip(cells[::2], cells[1::2], strict=True)]
-    return ["", f"  {entries[f'{PATIENT}/patients']['value']} patients, the mean probability over the images of each", *lines]
+    what = "the most suspicious breast" if "studies" in entries else "the mean probability over the images"
+    return ["", f"  {entries[f'{PATIENT}/patients']['value']} patients, {what} of each", *lines]
 
 
 def _format_tasks(entries: dict[str, dict]) -> list[str]:
