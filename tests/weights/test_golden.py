@@ -16,7 +16,11 @@ from tests.weights.networks import empty
 GOLDEN = Path(__file__).parents[1] / "golden"
 RECIPES = json.loads((GOLDEN / "create.json").read_text())
 # over 100 million numbers to make, a whole mammogram, or long to compile
-SLOW = ("hsqformer_s", "hsqformer_top2_small", "gmic_full", "transunet", "mtanet", "missformer")
+SLOW = {  # dear to compile; of families with several fixtures a smaller size stays
+    "hsqformer_s", "hsqformer_top2_small", "gmic_full", "transunet", "mtanet", "missformer", "cswin_base", "mpvit_base",
+    "timm_focalnet_base_lrf", "timm_pvt_v2_b5", "timm_densenet201", "timm_hiera_base_224", "timm_resnet101",
+    "timm_swin_base_patch4_window7_224", "timm_swin_small_patch4_window7_224", "timm_convnext_small",
+}
 CASES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in RECIPES]
 TOLERANCE = 1e-4  # of the largest value, float32; the official runs are within 3e-6 of float64 (a row may state its own)
 MAPS = {
