@@ -30,6 +30,7 @@ from jaxmed.errors import UserError
 PADDING = -1  # the case_id of rows that only fill up the last evaluation batch
 SAMPLERS = ("shuffle", "balanced")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_LONGEST = 2**53  # Grain divides lengths as floats: an endless one would be rounded up beyond what an index can be
 _AHEAD = 4  # batches prepared ahead by threads, and kept in flight per worker process
 
 
@@ -186,7 +187,7 @@ class _OwnRows(grain.MapDataset):
         self._first, self._count = process * self._own, count
 
     def __len__(self) -> int:
-        return len(self._parent) // self._count
+        return min(len(self._parent) // self._count, _LONGEST)
 
     def __getitem__(self, index):
         if isinstance(index, slice):

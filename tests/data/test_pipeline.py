@@ -110,6 +110,12 @@ def test_fewer_cases_than_a_batch_still_fill_it(pipeline):
     assert steps_per_epoch(3, BATCH) == 1
 
 
+def test_batches_of_one_hold_the_cases_of_larger_batches_in_their_order(pipeline):
+    (together,) = first(pipeline().train(range(COUNT), BATCH), 1)
+    alone = first(pipeline().train(range(COUNT), 1, start=2), BATCH - 2)
+    np.testing.assert_array_equal([batch["image"][0] for batch in alone], together["image"][2:])
+
+
 def test_a_resumed_run_with_other_workers_repeats_the_batches_bit_for_bit(pipeline):
     whole = first(pipeline(workers=0).train(range(COUNT), BATCH), 8)
     resumed = first(pipeline(workers=0).train(range(COUNT), BATCH, start=3), 5)
