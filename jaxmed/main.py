@@ -2,7 +2,7 @@
 
 Modes:
   train       train, keep the best epoch, test it, write the report; resumes by itself
-  cv          the same over config.cv.folds folds, or config.cv.repeats repeats
+  cv          the same over config.cv.folds folds, or config.cv.repeats repeats; every one of config.cv.variants in turn
   eval        the best checkpoint of --workdir on --split (train, val, test; all = every case of config.data)
   predict     the best checkpoint of --workdir on --input (a folder of images, or a CSV)
   explain     heat maps of the best checkpoint of --workdir, for --cases, or --count cases of --split or --input

@@ -9,7 +9,7 @@ from jaxmed.ops.depth_to_space import depth_to_space
 def pool_with_places(x: Float[Array, "b h w c"]) -> tuple[Float[Array, "b h2 w2 c"], Bool[Array, "b h w c"]]:
     """(maxima of the 2x2 windows, True where they stood); among equal values the first, row by row. h and w are even.
 
-    By comparing the four shifted slices: with an argmax, pooling, unpooling and their gradient took 160 ms on CPU against 24
+    By comparing the four shifted slices: with an argmax, pooling, unpooling and their gradient took 6.7 times as long on a CPU
     (4 x 112 x 112 x 64).
     """
     parts = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]

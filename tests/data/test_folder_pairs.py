@@ -1,35 +1,19 @@
 """Users' own mammograms as breasts: the CSV of `folder_views`, or a folder of DICOM files for prediction."""
 
-import cv2
 import pytest
 from dicom_files import half_bright, write_dicom
 
 from jaxmed.data.sources import make_breast_source
 from jaxmed.errors import UserError
 
-HEADER = "study_id,view,image,label,birads,patient_id,split"
-
-
-@pytest.fixture
-def table(tmp_path):
-    """A function that writes studies.csv beside a.png .. h.png."""
-    for name in "abcdefgh":
-        cv2.imwrite(str(tmp_path / f"{name}.png"), half_bright((40, 32)))
-
-    def write_table(rows, header=HEADER):
-        (tmp_path / "studies.csv").write_text("\n".join([header, *rows]) + "\n")
-        return tmp_path / "studies.csv"
-
-    return write_table
-
 
 def open_source(path, predict=False, **data):
     return make_breast_source({"source": "folder_pairs", "dir": str(path), **data}, predict=predict)
 
 
-def test_rows_become_breasts_and_a_breast_without_a_view_is_counted(table):
+def test_rows_become_breasts_and_a_breast_without_a_view_is_counted(view_table):
     rows = ["s1,L_CC,a.png,malignant,5,p1,train", "s1,L_MLO,b.png,,,p1,train", "s1,R_CC,c.png,benign,2,p1,train"]
-    source = open_source(table([*rows, "s2,R_MLO,d.png,normal,1,p2,test", "s2,R_CC,e.png,normal,1,p2,test"]))
+    source = open_source(view_table([*rows, "s2,R_MLO,d.png,normal,1,p2,test", "s2,R_CC,e.png,normal,1,p2,test"]))
     first, second = source.breasts
     assert (first.case_id, first.label, first.birads, first.side) == ("s1:left", 1, 5, "left")
     assert (first.cc.name, first.mlo.name) == ("a.png", "b.png")
@@ -39,32 +23,32 @@ def test_rows_become_breasts_and_a_breast_without_a_view_is_counted(table):
     assert source.read(1)["mlo"].shape == (40, 32)
 
 
-def test_labels_may_be_missing_for_prediction_only(table):
-    path = table(["s1,L_CC,a.png", "s1,L_MLO,b.png"], "study_id,view,image")
+def test_labels_may_be_missing_for_prediction_only(view_table):
+    path = view_table(["s1,L_CC,a.png", "s1,L_MLO,b.png"], "study_id,view,image")
     assert [item.label for item in open_source(path, predict=True).breasts] == [-1]
     with pytest.raises(UserError, match="no breast to use. 1 breasts have no label"):
         open_source(path)
 
 
-def test_classes_of_suspicion_take_no_words_of_pathology(table):
+def test_classes_of_suspicion_take_no_words_of_pathology(view_table):
     rows = ["s1,L_CC,a.png,Suspicious,5,,", "s1,L_MLO,b.png,1,5,,", "s2,L_CC,c.png,0,2,,", "s2,L_MLO,d.png,not suspicious,2,,"]
     classes = ("not suspicious", "suspicious")
-    source = open_source(table(rows), classes=classes)
+    source = open_source(view_table(rows), classes=classes)
     assert source.classes == classes and [item.label for item in source.breasts] == [1, 0]
     with pytest.raises(UserError, match="line 2: label 'malignant' is none of 0, 1, not suspicious, suspicious"):
-        open_source(table(["s1,L_CC,a.png,malignant,5,,"]), classes=classes)
+        open_source(view_table(["s1,L_CC,a.png,malignant,5,,"]), classes=classes)
     with pytest.raises(UserError, match="name two"):
-        open_source(table(rows), classes=("a", "b", "c"))
+        open_source(view_table(rows), classes=("a", "b", "c"))
 
 
-def test_benign_and_malignant_are_classes_of_pathology(table):
-    source = open_source(table(["s1,L_CC,a.png,normal,,,", "s1,L_MLO,b.png,benign,,,"]), classes=("benign", "malignant"))
+def test_benign_and_malignant_are_classes_of_pathology(view_table):
+    source = open_source(view_table(["s1,L_CC,a.png,normal,,,", "s1,L_MLO,b.png,benign,,,"]), classes=("benign", "malignant"))
     assert source.classes == ("benign", "malignant") and source.breasts[0].label == 0
 
 
-def test_bad_rows_are_named_as_by_folder_views(table):
+def test_bad_rows_are_named_as_by_folder_views(view_table):
     with pytest.raises(UserError, match="(?s)2 problems.*line 2: image file .*gone.png.*line 3: label 'odd'"):
-        open_source(table(["s1,L_CC,gone.png,benign,,,", "s1,L_MLO,b.png,odd,,,"]))
+        open_source(view_table(["s1,L_CC,gone.png,benign,,,", "s1,L_MLO,b.png,odd,,,"]))
 
 
 def test_a_folder_of_dicom_files_is_sorted_into_breasts_by_its_headers(tmp_path):

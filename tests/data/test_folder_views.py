@@ -1,27 +1,11 @@
 """Users' own four-view studies: a CSV, or a folder of DICOM files; one error with line numbers for everything wrong."""
 
-import cv2
 import numpy as np
 import pytest
 from dicom_files import half_bright, write_dicom
 
-from jaxmed.data.folder_views import FolderViewsSource
+from jaxmed.data.folder_views import HEADER, FolderViewsSource
 from jaxmed.errors import UserError
-
-HEADER = "study_id,view,image,label,birads,patient_id,split"
-
-
-@pytest.fixture
-def table(tmp_path):
-    """A function that writes studies.csv beside a.png .. h.png."""
-    for name in "abcdefgh":
-        cv2.imwrite(str(tmp_path / f"{name}.png"), half_bright((40, 32)))
-
-    def write_table(rows, header=HEADER):
-        (tmp_path / "studies.csv").write_text("\n".join([header, *rows]) + "\n")
-        return tmp_path / "studies.csv"
-
-    return write_table
 
 
 def open_source(path, predict=False, **data):
@@ -34,9 +18,9 @@ def error_of(path, **options) -> str:
     return str(caught.value)
 
 
-def test_rows_become_studies_with_sides_labels_and_splits(table):
+def test_rows_become_studies_with_sides_labels_and_splits(view_table):
     rows = ["s1,L_CC,a.png,malignant,5,p1,train", "s1,L_MLO,b.png,malignant,5,p1,train", "s1,r-cc,c.png,benign,4a,p1,train"]
-    source = open_source(table([*rows, "s2,R_MLO,d.png,normal,1,p2,test"]))
+    source = open_source(view_table([*rows, "s2,R_MLO,d.png,normal,1,p2,test"]))
     first, second = source.studies
     assert (first.study_id, first.patient_id, first.split) == ("s1", "p1", "train")
     assert (first.label, first.birads) == ((1, 0), (5, 4))
@@ -45,30 +29,30 @@ def test_rows_become_studies_with_sides_labels_and_splits(table):
     assert source.read(1)["present"].tolist() == [False, False, False, True]
 
 
-def test_laterality_and_view_may_be_two_columns_and_the_patient_the_study(table):
+def test_laterality_and_view_may_be_two_columns_and_the_patient_the_study(view_table):
     header = "patient_id,laterality,view,image,label"
-    source = open_source(table(["p1,left,CC,a.png,0", "p1,R,MLO,b.png,1"], header))
+    source = open_source(view_table(["p1,left,CC,a.png,0", "p1,R,MLO,b.png,1"], header))
     assert source.studies[0].label == (0, 1) and set(source.studies[0].views) == {"L_CC", "R_MLO"}
 
 
-def test_one_row_of_a_breast_may_leave_label_and_birads_to_the_other(table):
-    source = open_source(table(["s1,L_CC,a.png,malignant,,p1,", "s1,L_MLO,b.png,,5,p1,"]))
+def test_one_row_of_a_breast_may_leave_label_and_birads_to_the_other(view_table):
+    source = open_source(view_table(["s1,L_CC,a.png,malignant,,p1,", "s1,L_MLO,b.png,,5,p1,"]))
     assert source.studies[0].label == (1, -1) and source.studies[0].birads == (5, -1)
 
 
-def test_dicom_rows_may_leave_the_view_to_the_header(table, tmp_path):
+def test_dicom_rows_may_leave_the_view_to_the_header(view_table, tmp_path):
     write_dicom(tmp_path / "x.dcm", ImageLaterality="R", ViewPosition="MLO")
-    assert set(open_source(table(["s1,,x.dcm,1,5,,"])).studies[0].views) == {"R_MLO"}
+    assert set(open_source(view_table(["s1,,x.dcm,1,5,,"])).studies[0].views) == {"R_MLO"}
 
 
-def test_every_bad_row_is_named_with_its_line(table):
+def test_every_bad_row_is_named_with_its_line(view_table):
     rows = [
         "s1,L_CC,missing.png,benign,1,p1,",
         "s1,L_XX,a.png,benign,1,p1,",
         "s1,R_CC,b.png,bad,7,p1,dev",
         ",R_CC,c.png,benign,1,,",
     ]
-    message = error_of(table(rows))
+    message = error_of(view_table(rows))
     for part in (
         "line 2: image file", "line 3: view 'L_XX'", "line 4: label 'bad'", "line 4: birads '7'", "line 4: split 'dev'",
         "line 5: no study_id", "line 2: no split",
@@ -76,21 +60,21 @@ def test_every_bad_row_is_named_with_its_line(table):
         assert part in message
 
 
-def test_contradictions_are_named_with_both_lines(table):
+def test_contradictions_are_named_with_both_lines(view_table):
     rows = ["s1,L_CC,a.png,benign,2,p1,", "s1,L_MLO,b.png,malignant,2,p2,", "s1,L_CC,c.png,benign,2,p1,"]
-    message = error_of(table(rows))
+    message = error_of(view_table(rows))
     assert "line 3: label 1 of study 's1', but 0 in line 2" in message
     assert "line 3: patient_id 'p2' of study 's1', but 'p1' in line 2" in message
     assert "line 4: study 's1' has L_CC already in line 2" in message
 
 
 @pytest.mark.parametrize("header", ["study_id,view,label", "study_id,image,label", "view,image,label"])
-def test_missing_columns_are_named(table, header):
-    assert "no column" in error_of(table(["a,b,c"], header)) and HEADER in error_of(table(["a,b,c"], header))
+def test_missing_columns_are_named(view_table, header):
+    assert "no column" in error_of(view_table(["a,b,c"], header)) and HEADER in error_of(view_table(["a,b,c"], header))
 
 
-def test_prediction_needs_no_labels_and_keeps_every_study(table):
-    path = table(["s1,L_CC,a.png"], "study_id,view,image")
+def test_prediction_needs_no_labels_and_keeps_every_study(view_table):
+    path = view_table(["s1,L_CC,a.png"], "study_id,view,image")
     assert len(open_source(path, predict=True, birads_subset=(1, 5))) == 1
 
 
