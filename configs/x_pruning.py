@@ -113,7 +113,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 def _data(config: ConfigDict, source: str) -> None:
     data = config.data
-    data.source, data.bits = source, 8
+    data.source = source
     with data.ignore_type():  # (height, width) in place of the side of a square
         data.size = (2688, 896)
     data.classes = CLASSES.get(source, ("non-malignant", "malignant"))

@@ -35,6 +35,7 @@ def base_config() -> ConfigDict:
     config.optimizer.pct_start = 0.05  # one_cycle: part of the run in which the rate rises
     config.optimizer.cycle_b1 = False  # one_cycle: Adam's first beta 0.95 -> 0.85 -> 0.95 against the rate
     config.optimizer.factors = ConfigDict()  # path prefix (deeper ones by blocks inside blocks) -> factor of the learning rate
+    config.loss = ConfigDict()  # what the task's loss takes: shares, class_weights (four and two views), jaxmed.tasks.*
     config.mix = ConfigDict()  # mixup, cutmix and label smoothing: jaxmed.train.mix.MixOptions; empty: off
     config.accumulate = 1  # a batch goes through the network in so many parts, for one update
     config.prune_warmup_epochs = 0  # networks that prune windows: the share grows to its final value over so many epochs
@@ -65,6 +66,7 @@ def data_config() -> ConfigDict:
     data.size = 224
     data.cache_dir = ""  # default: JAXMED_CACHE, else ~/.cache/jaxmed
     data.workers = 0  # data worker processes; 0 decodes in threads
+    data.bits = 8  # or 16: gray levels of cached mammogram pairs
     data.skip_bad = False  # leave unreadable images out, by name, instead of stopping
     data.sampler = "shuffle"  # or balanced: with replacement, every class as often
     data.epoch_factor = 1.0  # draws per epoch and training case

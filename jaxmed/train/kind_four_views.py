@@ -70,11 +70,11 @@ class FourViews:
         return StudyLoader(cache, study_targets(source), present, dict(self.config.data.augment))
 
     def task(self, model: nnx.Module, source: StudySource | None = None, rows: np.ndarray | None = None) -> MultiView:
-        """Inverse-frequency class weights (if `config.class_weights`) from the breasts of the training rows."""
+        """Inverse-frequency class weights (if `config.loss.class_weights`) from the breasts of the training rows."""
         classes = {"label": tuple(self.config.data.classes), "birads": tuple(f"BI-RADS {k}" for k in self.birads)}
-        shares = {"label": self.config.loss.label, "birads": self.config.loss.birads}
+        shares = {name: self.config.loss.get(name, 0.5) for name in classes}  # eq. 11
         weights = dict.fromkeys(classes, ())
-        if self.config.loss.class_weights and rows is not None:
+        if self.config.loss.get("class_weights", False) and rows is not None:
             targets = study_targets(source)
             weights = {
                 name: class_weights(np.stack([targets[f"{side}_{name}"][rows] for side in SIDES]), len(classes[name]))

@@ -52,7 +52,7 @@ class MaskAndClass(Images):
         known = model_options(name)
         if "mask_channels" not in known:
             raise UserError(f"config.model.name={name!r} makes no masks: see configs/decoder_interaction.py for those that do")
-        options = {} if self.config.loss.classification else {"num_classes": None}
+        options = {} if loss_options(self.config.loss).shares[1] else {"num_classes": None}
         return options | ({"img_size": self.config.data.size} if "img_size" in known else {})
 
     def loader(self, source: Source, cache: Cache, model: nnx.Module) -> ImageLoader:

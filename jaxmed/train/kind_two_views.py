@@ -70,7 +70,7 @@ class TwoViews:
     def task(self, model: nnx.Module, source: BreastSource | None = None, rows: np.ndarray | None = None) -> Classification:
         """Inverse-frequency class weights (if `config.loss.class_weights`) from the breasts of the training rows."""
         classes, weights = tuple(source.classes if source else self.config.data.classes), ()
-        if self.config.loss.class_weights and rows is not None:
+        if self.config.loss.get("class_weights", False) and rows is not None:
             weights = class_weights(np.array([source.cases[row].label for row in rows]), len(classes))
         sparsity = {"beta": self.config.loss.beta} if "beta" in self.config.loss else {}
         return task_class(model)(classes, class_weights=weights, **sparsity)

@@ -43,7 +43,8 @@ def get_config(arg=None):
     config = base_config()
     config.name, config.task = f"tiny-{kind}", "segmentation"
     config.model.name = "tiny_masks"
-    config.loss = ConfigDict({"segmentation": 0.8, "classification": 0.0 if kind == "masks" else 0.2})
+    if kind == "masks":
+        config.loss = ConfigDict({"classification": 0.0})
     config.data.size, config.data.num_cases, config.data.phantom_size = 32, 64, 48
     config.data.augmentation, config.data.augment = "masks", ConfigDict(DEFAULT)
     config.monitor = "val/score"

@@ -17,7 +17,7 @@ def get_config(arg=None):
         config.model.options.update(SWIN | {"prune_ratio": 0.5})
     config.loss = ConfigDict({"class_weights": True})
     data = config.data
-    data.source, data.classes, data.bits = "phantom_pairs", ("non-malignant", "malignant"), 8
+    data.source, data.classes = "phantom_pairs", ("non-malignant", "malignant")
     with data.ignore_type():
         data.size = (64, 32)
     data.num_cases, data.phantom_size, data.crop_breast, data.pad = 32, 64, False, False

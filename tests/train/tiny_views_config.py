@@ -11,7 +11,7 @@ def get_config(arg=None):
     config.name, config.task = "tiny-views", "four_views"
     config.model.name = "multiview_resnet18"
     config.model.options.update(encoder="tiny", sharing="all", tasks=("label", "birads"), freeze_cnn=False, dropout=0.1)
-    config.loss = ConfigDict({"label": 0.5, "birads": 0.5, "class_weights": True})
+    config.loss = ConfigDict({"class_weights": True})
     data = config.data
     data.source, data.classes = "phantom_mammo", ("non-malignant", "malignant")
     data.size, data.num_cases, data.phantom_size = 64, 48, 64
