@@ -117,15 +117,11 @@ def _model(config: ConfigDict, options: dict[str, str]) -> None:
     if name != OURS and {"ablation", "encoder"} & options.keys():
         raise UserError(f"model={name}: ablation= and encoder= belong to {OURS}")
     config.model.name = name
-    numbers = dict.fromkeys(("busi", "busi_whu"))
-    numbers["busi"], numbers["busi_whu"] = PUBLISHED[name]
     if name == OURS:
         if ablation == "all":
             config.cv.folds = 5
-            config.cv.variants = ConfigDict({row: {"model": {"options": _parts(row)}} for row in ABLATIONS})
+            config.cv.variants = ConfigDict({row: _variant(config.data.source, row) for row in ABLATIONS})
             ablation = "full"
-        numbers["busi"] = ABLATIONS[ablation][1]
-        numbers["busi_whu"] = numbers["busi_whu"] if ablation == "full" else ()
         encoder = options.get("encoder", "tf_efficientnet_b4")
         config.model.options = ConfigDict({
             "encoder": encoder, "freeze": True, "dropout": 0.3, "drop_path": 0.2, "momentum": 0.99, **_parts(ablation),
@@ -133,9 +129,20 @@ def _model(config: ConfigDict, options: dict[str, str]) -> None:
     elif PUBLISHED[name][0][2] is None:
         config.loss.classification = 0.0  # no class head
     config.loss.side = SIDE.get(name, 0.0)
-    found = {key: value for key, value in zip(COLUMNS, numbers.get(config.data.source) or (), strict=False) if value}
-    if found:
-        config.published = ConfigDict({"model": f"{name}, one split, {config.data.source}", **found})
+    config.published = ConfigDict(_published(config.data.source, name, ablation))
+
+
+def _variant(source: str, ablation: str) -> dict[str, dict]:
+    return {"model": {"options": _parts(ablation)}, "published": _published(source, OURS, ablation)}
+
+
+def _published(source: str, name: str, ablation: str) -> dict[str, str | float]:
+    """The row's numbers on this data set; nothing where the paper has none."""
+    busi, busi_whu = PUBLISHED[name]
+    numbers = {"busi": ABLATIONS[ablation][1] if name == OURS else busi, "busi_whu": busi_whu if ablation == "full" else ()}
+    found = {key: value for key, value in zip(COLUMNS, numbers.get(source, ()), strict=False) if value}
+    row = name if ablation == "full" else f"{name}, {ablation}"
+    return {"model": f"{row}, one split, {source}", **found} if found else {}
 
 
 def _parts(ablation: str) -> dict[str, bool]:

@@ -7,16 +7,18 @@ from pathlib import Path
 from jaxmed.evaluate.entries import format_range, format_value
 
 HEADS = {
-    "mask/lesions/iou": "IoU", "mask/lesions/dice": "Dice", "accuracy": "Accuracy", "macro_f1": "F1, classes", "auc": "AUC",
-    "recall": "Sensitivity", "specificity": "Specificity",
+    "mask/lesions/iou": "IoU", "mask/lesions/dice": "Dice", "mask/lesions/sensitivity": "Sensitivity (pixels)",
+    "mask/lesions/precision": "Precision (pixels)", "accuracy": "Accuracy", "macro_f1": "F1, mean of classes", "auc": "AUC",
+    "recall": "Sensitivity", "specificity": "Specificity", "precision": "Precision",
 }  # fmt: skip
 COLUMNS = ("variant", "metric", "value", "sd", "low", "high")
 
 
 def write_variants(workdir: Path, metrics: Mapping[str, Mapping]) -> str:
-    """Writes variants.csv, a row per variant and metric of the headline split; returns the table for the terminal.
+    """Writes variants.csv, a row per variant and metric of the headline split; returns the table for the terminal,
+    which has a column per variant.
 
-    metrics: {variant: what `write_metrics` returns}. IoU and Dice are means over the images with a lesion.
+    metrics: {variant: what `write_metrics` returns}. Mask metrics are means over the images with a lesion.
     """
     first = {name: next(iter(found.values())) for name, found in metrics.items()}
     shown = [key for key in HEADS if any(key in entries for entries in first.values())]
@@ -25,11 +27,9 @@ def write_variants(workdir: Path, metrics: Mapping[str, Mapping]) -> str:
         writer.writerow(COLUMNS)
         for name, entries in first.items():
             writer.writerows([name, key, *(entries[key].get(part) for part in COLUMNS[2:])] for key in shown if key in entries)
-    width = max(len("variant"), *map(len, first))
-    lines = [f"{'variant':<{width}}" + "".join(f"  {HEADS[key]:<24}" for key in shown)]
-    for name, entries in first.items():
-        lines.append(f"{name:<{width}}" + "".join(f"  {_cell(entries.get(key)):<24}" for key in shown))
-    return "\n".join(line.rstrip() for line in lines)
+    lines = [["", *first], *([HEADS[key], *(_cell(entries.get(key)) for entries in first.values())] for key in shown)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
 def _cell(entry: Mapping | None) -> str:

@@ -100,5 +100,6 @@ def test_all_ablations_are_variants_on_five_folds():
     config = get_config("busi,ablation=all")
     assert config.cv.folds == 5 and set(config.cv.variants) == {"base", "hmsf", "tim", "tim_upa", "full"}
     for name, changes in config.cv.variants.to_dict().items():
-        alone = get_config(f"busi,ablation={name}").model.options
-        assert {key: alone[key] for key in changes["model"]["options"]} == changes["model"]["options"]
+        alone = get_config(f"busi,ablation={name}")
+        assert {key: alone.model.options[key] for key in changes["model"]["options"]} == changes["model"]["options"]
+        assert alone.published.to_dict() == changes["published"] != {}
