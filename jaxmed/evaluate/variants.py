@@ -15,8 +15,7 @@ COLUMNS = ("variant", "metric", "value", "sd", "low", "high")
 
 
 def write_variants(workdir: Path, metrics: Mapping[str, Mapping]) -> str:
-    """Writes variants.csv, a row per variant and metric of the headline split; returns the table for the terminal,
-    which has a column per variant.
+    """Writes variants.csv, a row per variant and metric of the headline split; returns the terminal's table, a column each.
 
     metrics: {variant: what `write_metrics` returns}. Mask metrics are means over the images with a lesion.
     """

@@ -33,7 +33,6 @@ def test_rates_and_betas_equal_stored_torch_traces(trace):
 def test_an_adam_whose_beta_is_an_argument_of_the_step_follows_torch(trace):
     """So a train step can take the cycled beta like its learning rate, without compiling again."""
     cycle, total = config(peak=trace["peak"], pct_start=trace["pct_start"]), trace["total"]
-
     traces = []
 
     @jax.jit
