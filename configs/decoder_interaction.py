@@ -126,6 +126,7 @@ def _model(config: ConfigDict, options: dict[str, str]) -> None:
         config.model.options = ConfigDict({
             "encoder": encoder, "freeze": True, "dropout": 0.3, "drop_path": 0.2, "momentum": 0.99, **_parts(ablation),
         })  # fmt: skip
+        config.optimizer.factors.encoder = 1.0  # below 1 the pretrained layers move less than the new ones
     elif PUBLISHED[name][0][2] is None:
         config.loss.classification = 0.0  # no class head
     config.loss.side = SIDE.get(name, 0.0)

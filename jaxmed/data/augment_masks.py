@@ -2,7 +2,7 @@
 
 It acts on the image (bilinear) and its mask (nearest) at network size, both moved by the same draw; what comes in from
 outside is the picture mirrored at its border pixels. The paper names elastic deformation, its code has none: `elastic` 0
-is the code's.
+is the code's. Neither has `zoom` and `gamma`, which are off unless asked for: depth and display curve differ between scanners.
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,13 @@ from jaxmed.data.augment import Draw, flipped, rotated
 from jaxmed.errors import UserError
 
 # probabilities of the flips, of a rotation and of a deformation; largest angle; ranges of the deformation's strength and
-# smoothness in pixels of the network's picture
+# smoothness in pixels of the network's picture; zoom and gamma z: a factor and an exponent from 1 / (1 + z) to 1 + z
 DEFAULT = {
     "hflip": 0.5, "vflip": 0.5, "rotate": 0.7, "degrees": 15.0, "elastic": 0.3, "alpha": (34.0, 50.0), "sigma": (5.0, 6.0),
+    "zoom": 0.0, "gamma": 0.0,
 }  # fmt: skip
 PROBABILITIES = ("hflip", "vflip", "rotate", "elastic")
+HIGHEST = {"degrees": 180.0, "zoom": 1.0, "gamma": 1.0}
 BORDER = cv2.BORDER_REFLECT_101
 Options = Mapping[str, float | tuple[float, float]]
 Image = UInt8[np.ndarray, "h w"]
@@ -34,9 +36,10 @@ def check_options(options: Mapping | None) -> dict[str, float | tuple[float, flo
     given = dict(options or {})
     if unknown := sorted(set(given) - set(DEFAULT)):
         raise UserError(f"augment.{unknown[0]} is unknown; choose from {', '.join(DEFAULT)}")
-    full = {key: float(given.get(key, 0.0)) for key in PROBABILITIES} | {"degrees": float(given.get("degrees", 15.0))}
+    full = {key: float(given.get(key, 0.0)) for key in PROBABILITIES}
+    full |= {key: float(given.get(key, DEFAULT[key])) for key in HIGHEST}
     for key, value in full.items():
-        highest = 180.0 if key == "degrees" else 1.0
+        highest = HIGHEST.get(key, 1.0)
         if not 0.0 <= value <= highest:
             raise UserError(f"augment.{key}={value:g} must lie between 0 and {highest:g}")
     return full | {key: _range(key, given.get(key, DEFAULT[key])) for key in ("alpha", "sigma")}
@@ -49,6 +52,7 @@ def augment(image: Image, mask: Image, rng: np.random.Generator, options: Option
     """
     horizontal, vertical, turn, angle, bend = rng.random(5)
     bending = np.random.default_rng(int(rng.integers(2**63)))
+    factor, exponent = ((1.0 + options[key]) ** (2.0 * rng.random() - 1.0) for key in ("zoom", "gamma"))
     what = Draw(horizontal < options["hflip"], vertical < options["vflip"], (2.0 * angle - 1.0) * options["degrees"])
     image, mask = flipped(image, what), flipped(mask, what)
     if turn < options["rotate"] and what.degrees:
@@ -57,7 +61,9 @@ def augment(image: Image, mask: Image, rng: np.random.Generator, options: Option
     if bend < options["elastic"]:
         places = bent_grid(image.shape, bending, options["alpha"], options["sigma"])
         image, mask = moved(image, places, cv2.INTER_LINEAR), moved(mask, places, cv2.INTER_NEAREST)
-    return image, mask
+    if factor != 1.0:
+        image, mask = zoomed(image, factor, cv2.INTER_LINEAR), zoomed(mask, factor, cv2.INTER_NEAREST)
+    return curved(image, exponent), mask
 
 
 def bent_grid(
@@ -75,6 +81,19 @@ def bent_grid(
 def moved(array: Image, places: Float32[np.ndarray, "2 h w"], interpolation: int) -> Image:
     """The picture with the pixel from `places` (x, y) at each pixel."""
     return cv2.remap(array, places[0], places[1], interpolation, borderMode=BORDER)
+
+
+def zoomed(array: Image, factor: float, interpolation: int) -> Image:
+    """Enlarged about the picture's centre by a factor above 1, reduced below."""
+    height, width = array.shape
+    change = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), 0.0, factor)
+    return cv2.warpAffine(array, change, (width, height), flags=interpolation, borderMode=BORDER)
+
+
+def curved(image: Image, exponent: float) -> Image:
+    """Gray levels g as 255 (g / 255) ** exponent: brighter below 1, darker above; black and white stay."""
+    table = np.rint(255.0 * (np.arange(256) / 255.0) ** exponent).astype(np.uint8)
+    return table[image]
 
 
 def _range(key: str, value: object) -> tuple[float, float]:

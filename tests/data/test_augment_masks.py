@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from jaxmed.data.augment_masks import DEFAULT, augment, bent_grid, check_options, moved
+from jaxmed.data.augment_masks import DEFAULT, augment, bent_grid, check_options, curved, moved
 from jaxmed.errors import UserError
 
 DISC = np.zeros((96, 96), np.uint8)
@@ -68,10 +68,32 @@ def test_pixels_come_from_the_places_named():
     np.testing.assert_array_equal(moved(picture, np.stack([columns + 1, rows]), cv2.INTER_LINEAR)[:, :-1], picture[:, 1:])
 
 
+def test_zoom_scales_image_and_mask_within_its_range_and_both_ways():
+    areas = []
+    for seed in range(60):
+        image, mask = draw(seed, {"zoom": 0.25})
+        assert np.mean((image > 100) != mask) < 0.01
+        areas.append(mask.sum() / DISC.sum())
+    assert min(areas) < 0.75 and max(areas) > 1.3
+    assert 0.62 < min(areas) and max(areas) < 1.6  # 1.25 squared either way, and the border's pixels
+
+
+def test_gamma_bends_the_gray_levels_of_the_image_alone():
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    np.testing.assert_array_equal(curved(ramp, 1.0), ramp)
+    middles = []
+    for seed in range(60):
+        image, mask = augment(ramp, ramp // 200, np.random.default_rng(seed), check_options({"gamma": 0.3}))
+        assert image[0, 0] == 0 and image[-1, -1] == 255 and (np.diff(image.ravel().astype(int)) >= 0).all()
+        np.testing.assert_array_equal(mask, ramp // 200)
+        middles.append(image[8, 0])  # 128
+    assert 103 <= min(middles) < 112 and 142 < max(middles) <= 151  # 255 (128 / 255) ** 1.3 and ** (1 / 1.3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"zoom": 1.0}, "augment.zoom is unknown"), ({"rotate": 1.5}, "rotate=1.5 must lie between 0 and 1"),
+        ({"shear": 1.0}, "augment.shear is unknown"), ({"zoom": 2.0}, "zoom=2 must lie between 0 and 1"), ({"rotate": 1.5}, "rotate=1.5 must lie between 0 and 1"),
         ({"degrees": 200}, "between 0 and 180"), ({"alpha": (50, 34)}, "augment.alpha"), ({"sigma": 5}, "augment.sigma"),
     ],
 )  # fmt: skip
