@@ -93,7 +93,8 @@ def test_gamma_bends_the_gray_levels_of_the_image_alone():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shear": 1.0}, "augment.shear is unknown"), ({"zoom": 2.0}, "zoom=2 must lie between 0 and 1"), ({"rotate": 1.5}, "rotate=1.5 must lie between 0 and 1"),
+        ({"shear": 1.0}, "augment.shear is unknown"), ({"zoom": 2.0}, "zoom=2 must lie between 0 and 1"),
+        ({"rotate": 1.5}, "rotate=1.5 must lie between 0 and 1"),
         ({"degrees": 200}, "between 0 and 180"), ({"alpha": (50, 34)}, "augment.alpha"), ({"sigma": 5}, "augment.sigma"),
     ],
 )  # fmt: skip
