@@ -79,9 +79,12 @@ def flipped(array: UInt8[np.ndarray, "h w"], what: Draw) -> UInt8[np.ndarray, "h
 
 
 def rotated(
-    array: UInt8[np.ndarray, "h w"], degrees: float, interpolation: int, border: int = cv2.BORDER_CONSTANT
+    array: UInt8[np.ndarray, "h w"], degrees: float, interpolation: int, border: int = cv2.BORDER_CONSTANT, zoom: float = 1.0
 ) -> UInt8[np.ndarray, "h w"]:
-    """Turned counter-clockwise about the picture's centre; `border` says what comes in from outside (zeros)."""
+    """Turned counter-clockwise about the picture's centre and enlarged by `zoom` (reduced below 1).
+
+    `border` says what comes in from outside (zeros).
+    """
     height, width = array.shape
-    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, zoom)
     return cv2.warpAffine(array, turn, (width, height), flags=interpolation, borderMode=border, borderValue=0)

@@ -62,7 +62,8 @@ def augment(image: Image, mask: Image, rng: np.random.Generator, options: Option
         places = bent_grid(image.shape, bending, options["alpha"], options["sigma"])
         image, mask = moved(image, places, cv2.INTER_LINEAR), moved(mask, places, cv2.INTER_NEAREST)
     if factor != 1.0:
-        image, mask = zoomed(image, factor, cv2.INTER_LINEAR), zoomed(mask, factor, cv2.INTER_NEAREST)
+        image = rotated(image, 0.0, cv2.INTER_LINEAR, BORDER, factor)
+        mask = rotated(mask, 0.0, cv2.INTER_NEAREST, BORDER, factor)
     return curved(image, exponent), mask
 
 
@@ -81,13 +82,6 @@ def bent_grid(
 def moved(array: Image, places: Float32[np.ndarray, "2 h w"], interpolation: int) -> Image:
     """The picture with the pixel from `places` (x, y) at each pixel."""
     return cv2.remap(array, places[0], places[1], interpolation, borderMode=BORDER)
-
-
-def zoomed(array: Image, factor: float, interpolation: int) -> Image:
-    """Enlarged about the picture's centre by a factor above 1, reduced below."""
-    height, width = array.shape
-    change = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), 0.0, factor)
-    return cv2.warpAffine(array, change, (width, height), flags=interpolation, borderMode=BORDER)
 
 
 def curved(image: Image, exponent: float) -> Image:
