@@ -40,6 +40,7 @@ def base_config() -> ConfigDict:
     config.accumulate = 1  # a batch goes through the network in so many parts, for one update
     config.prune_warmup_epochs = 0  # networks that prune windows: the share grows to its final value over so many epochs
     config.ema = 0.0  # decay of the running mean of the parameters that is evaluated; 0: the parameters themselves
+    config.test_time_flips = ""  # h, v, hv: the mean over a picture and its mirror images is evaluated; none: not so
     config.plateau = ConfigDict({"factor": 0.5, "patience": 3, "min_lr": 1e-6, "monitor": "val/loss", "mode": "min"})
     config.plateau.cooldown = 0  # epochs after a reduction that do not count
     config.plateau.on_schedule = False  # True: a factor, from 1 down to min_lr, on another schedule's rate

@@ -15,6 +15,7 @@ from jaxmed.evaluate.wording import cases, groups, networks, seen_in_training, s
 from jaxmed.evaluate.workdir import Workdir
 
 NOT_LOOKED_FOR = "copies of pictures were not looked for"  # what jaxmed.data.splits notes where pictures do not tell
+FLIPS = {"h": "its horizontal mirror image", "v": "its vertical mirror image", "hv": "its three mirror images"}
 PUBLISHED = {
     "Acc": "accuracy",
     "Pre": "precision",
@@ -50,6 +51,8 @@ def _training(workdir: Workdir) -> str:
         sentences.append(f"Of each training run, the weights of the epoch chosen on the validation {seen} were tested.")
     elif run.get("best_epoch") is not None:
         sentences.append(f"The weights of epoch {run['best_epoch']}, chosen on the validation {seen}, were tested.")
+    if images := FLIPS.get(run.get("test_time_flips", "")):
+        sentences.append(f"Outputs were averaged over each picture and {images} (test-time augmentation).")
     if uses_masks(workdir) and workdir.data.get("mask_origin"):
         sentences.append(f"Lesion masks: {workdir.data['mask_origin']}.")
     return " ".join(sentences)

@@ -76,6 +76,7 @@ def write_run_json(run: Run, progress: Progress, **extra: Any) -> None:
         "name": config.name, "model": config.model.name, "params": run.parameters, "paper": config.paper,
         "preset": config.preset, "published": config.published.to_dict(), "data": described, "warnings": run.warnings,
         "epochs": config.epochs, "best_epoch": progress.best_epoch,
+        "test_time_flips": config.test_time_flips,
         "seconds": round(progress.seconds, 1), "peak_gib": round(peak_memory() / 2**30, 2),
         "tasks": list(run.task.names), "monitor": config.monitor, "seeds": config.seeds.to_dict(),
         "command": " ".join(["python -m jaxmed.main", *sys.argv[1:]]),

@@ -72,8 +72,12 @@ def _cross_validate_variants(config: ConfigDict, workdir: Path) -> dict[str, dic
 
 
 def evaluate_checkpoint(config: ConfigDict, workdir: Path, split: str, output: str | None) -> None:
-    """`--mode=eval`: the workdir's best epoch on a split, or with "all" on every case of `config.data`."""
+    """`--mode=eval`: the workdir's best epoch on a split, or with "all" on every case of `config.data`.
+
+    `config.test_time_flips`, here and in `predict`, replaces that of the run.
+    """
     trained = stored_config(workdir, data=config.data if split == "all" else None)
+    trained.test_time_flips = config.test_time_flips or trained.test_time_flips
     data = prepare_data(trained, workdir, divide=split != "all")
     target = Path(output) if output else workdir / f"eval_{split}"
     _test_elsewhere(trained, workdir, data, split, target)
@@ -84,6 +88,7 @@ def predict(config: ConfigDict, workdir: Path, source: str | None, output: str |
     if not source:
         raise UserError("--mode=predict needs --input: a folder of images, or a CSV that names them")
     trained = stored_config(workdir, source=source)
+    trained.test_time_flips = config.test_time_flips or trained.test_time_flips
     data = prepare_data(trained, None, predict=True)
     run = prepare(trained, workdir, data, quiet=True)
     load_best(run)

@@ -18,6 +18,7 @@ from jaxmed.data.splits import Split, check_split, group_names, make_split, read
 from jaxmed.errors import UserError
 from jaxmed.registry import create_model
 from jaxmed.train.checkpoint import Checkpoints
+from jaxmed.train.flips import flip_axes
 from jaxmed.train.kinds import Kind, kind_of
 from jaxmed.train.mix import mix_options
 from jaxmed.train.optimizer import make_optimizer
@@ -152,9 +153,10 @@ def prepare(config: ConfigDict, workdir: Path, data: Data, *, quiet: bool = Fals
 
 
 def make_recipe(config: ConfigDict) -> Recipe:
-    """What the config asks of a training step."""
+    """What the config asks of the steps."""
     mixing = mix_options(config.mix) if config.mix else None
-    return Recipe(mixing, flatten(config.optimizer.factors.to_dict()), config.ema, config.accumulate)
+    flips = flip_axes(config.test_time_flips, config.task)
+    return Recipe(mixing, flatten(config.optimizer.factors.to_dict()), config.ema, config.accumulate, flips)
 
 
 def claim_workdir(config: ConfigDict, workdir: Path) -> None:

@@ -14,6 +14,7 @@ from jaxmed.backbones.swin_pruned import kept_windows, set_warm_up
 from jaxmed.errors import UserError
 from jaxmed.tasks.inputs import normalise, standardise
 from jaxmed.train import ema
+from jaxmed.train.flips import Axes, mean_over_flips
 from jaxmed.train.groups import rate_factors
 from jaxmed.train.mix import MixOptions, mix
 from jaxmed.train.state import State, merge_model, statistics
@@ -24,16 +25,18 @@ NOISE, MIXING, PARTS = 1, 2, 3  # streams of random numbers beside dropout's
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What a training step does besides loss and update.
+    """What the steps do besides loss and update.
 
     mix: mixup, cutmix and label smoothing. factors: {path prefix: factor of the learning rate}. ema: decay of the parameters'
-    running mean; 0 keeps none. accumulate: parts of a batch that go through the network one after the other.
+    running mean; 0 keeps none. accumulate: parts of a batch that go through the network one after the other. flips: what is
+    evaluated is the mean over these (`flip_axes`).
     """
 
     mix: MixOptions | None = None
     factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
     ema: float = 0.0
     accumulate: int = 1
+    flips: Axes = ((),)
 
 
 class Steps:
@@ -161,7 +164,11 @@ class Steps:
     def _evaluate(self, state: State, batch: Batch) -> Batch:
         """Per-case arrays of a batch, with `case_id` and `weight` (0 for padding)."""
         rngs = nnx.Rngs(noise=self.dropout_seed)  # only for routers that keep their noise in evaluation, as HSQformer's code
-        _, out = self.forward(state, self.inputs(batch), batch, train=False, rngs=rngs)
+
+        def forward(inputs):
+            return self.forward(state, inputs, batch, train=False, rngs=rngs)[1]
+
+        out = mean_over_flips(forward, self.inputs(batch), self.recipe.flips)
         return self.task.per_case(out, batch) | {key: batch[key] for key in ("case_id", "weight")}
 
 

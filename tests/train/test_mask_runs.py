@@ -112,6 +112,22 @@ def test_predict_scores_inputs_that_have_a_mask(trained, pictures, tmp_path):
     assert float(row["iou"]) == pytest.approx((mask & true).sum() / (mask | true).sum())
 
 
+def test_with_test_time_flips_a_mirror_image_has_the_mirrored_mask_and_the_same_class(trained, pictures, tmp_path):
+    kind, workdir = trained
+    image, found = cv2.imread(str(pictures / "masked/a.png"), cv2.IMREAD_UNCHANGED), {}
+    (tmp_path / "in").mkdir()
+    for name, turned in (("plain", image), ("mirrored", image[::-1, ::-1])):
+        cv2.imwrite(str(tmp_path / f"in/{name}.png"), turned)
+    for flips in ("none", "hv"):
+        modes.predict(config(kind, test_time_flips=flips), workdir, str(tmp_path / "in"), str(tmp_path / flips))
+        table = {row["case_id"]: row for row in rows(tmp_path / flips / "predictions.csv")}
+        masks = [cv2.imread(str(tmp_path / flips / table[f"{name}.png"]["mask_file"]), 0) for name in ("plain", "mirrored")]
+        found[flips] = masks[0], masks[1][::-1, ::-1], *(float(row.get("prob_benign", 0)) for row in table.values())
+    assert (found["hv"][0] != found["hv"][1]).mean() < 0.01  # a pixel may lie on the threshold
+    assert found["hv"][2] == pytest.approx(found["hv"][3], abs=1e-5)
+    assert (found["none"][0] != found["none"][1]).any()  # the network alone is not so
+
+
 def test_the_native_mask_is_the_networks_own_where_the_size_is_the_same_and_smooth_elsewhere():
     ramp = np.repeat(np.arange(0, 256, 17, dtype=np.uint8)[None], 16, 0)
     np.testing.assert_array_equal(native_mask(ramp, (16, 16)), ramp >= 128)
