@@ -11,11 +11,13 @@ Modes:
 """
 
 import os
+import re
+import runpy
 import sys
 from pathlib import Path
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from jaxmed.errors import UserError
 from jaxmed.host_memory import restart_with_huge_pages
@@ -111,11 +113,30 @@ def explain(error: Exception, argv: list[str]) -> str:
     text = str(error)
     if "UserError: " in text:  # raised inside get_config, wrapped in a traceback by ml_collections
         return text.split("UserError: ")[-1].split("\n")[0]
-    if isinstance(error, AttributeError | KeyError):
-        key = text.strip("\"'")
-        given = [word for word in argv if word.startswith("--config.") and key in word.split("=")[0].split(".")]
-        return f"{' '.join(given) or key} is not a key of this config; --mode=show prints them all"
+    if "attribute 'get_config" in text:
+        return "the file of --config has no function get_config; see configs/csa_moe.py"
+    unknown = _unknown_keys(argv) if isinstance(error, AttributeError | KeyError | TypeError) else []
+    if unknown:
+        meant = re.search(r'Did you mean "(\w+)"', text)
+        hint = f" (did you mean {meant[1]}?)" if meant else ""
+        return f"{' and '.join(unknown)} is not a key of this config{hint}; --mode=show prints them all"
     return text.strip().splitlines()[-1].strip() if isinstance(error, OSError) else text.strip()
+
+
+def _unknown_keys(argv: list[str]) -> list[str]:
+    """The overrides whose path the config does not have."""
+    at = next(i for i, word in enumerate(argv) if word == "--config" or word.startswith("--config="))
+    file, _, argument = (argv[at].partition("=")[2] or argv[at + 1]).partition(":")
+    config = runpy.run_path(file)["get_config"](*([argument] if argument else []))
+    return [word for word in argv if word.startswith("--config.") and not _has(config, word.split("=")[0].split(".")[1:])]
+
+
+def _has(config: ConfigDict, path: list[str]) -> bool:
+    for key in path:
+        if not isinstance(config, ConfigDict) or key not in config:
+            return False
+        config = config[key]
+    return True
 
 
 if __name__ == "__main__":

@@ -15,7 +15,10 @@ CONFIG = "--config=configs/csa_moe.py"
     [
         ([], "--config is missing"),
         (["--config=configs/nope.py"], "configs/nope.py"),
+        (["--config=jaxmed/config.py"], "--config has no function get_config"),
         ([CONFIG, "--config.data.bogus=1"], "--config.data.bogus=1 is not a key of this config"),
+        ([CONFIG, "--config.data.size=32", "--config.model.size=1"], "error: --config.model.size=1 is not a key"),
+        ([CONFIG, "--config.data.sizes=1"], "--config.data.sizes=1 is not a key of this config (did you mean size?)"),
         ([CONFIG + ":phantom,foo"], "'foo' is not key=value"),
         ([CONFIG + ":busi,model=resnet77"], "no model is named 'resnet77'"),
         ([CONFIG + ":busi", "--mode=check_data"], "data.dir"),
