@@ -89,6 +89,21 @@ def data_config() -> ConfigDict:
     return data
 
 
+def filled(stored: dict) -> dict:
+    """A stored config with the keys that are younger than it, at their defaults."""
+    return _filled(stored, base_config().to_dict())
+
+
+def _filled(stored: dict, defaults: dict) -> dict:
+    """`stored` with the keys that it lacks; blocks whose keys are the user's own (options, augment, ...) stay as they are."""
+    own = ("options", "augment", "mix", "pretrained", "published", "factors", "variants")
+    whole = {key: value for key, value in defaults.items() if key not in stored} | stored
+    return {
+        key: _filled(value, defaults[key]) if key not in own and isinstance(defaults.get(key), dict) else value
+        for key, value in whole.items()
+    }
+
+
 def parse_arg(arg: str | None, default_data: str) -> tuple[str, dict[str, str]]:
     """"busi,model=moe_resnet18" -> ("busi", {"model": "moe_resnet18"}), and "model=moe_resnet18,data=busi" the same.
 

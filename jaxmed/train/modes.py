@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxmed import parallel
-from jaxmed.config import base_config
+from jaxmed.config import filled
 from jaxmed.errors import UserError
 from jaxmed.evaluate.predictions import PREFIX
 from jaxmed.evaluate.report import write_report
@@ -119,7 +119,7 @@ def stored_config(workdir: Path, *, source: str | None = None, data: ConfigDict 
     path = Path(workdir) / "config.json"
     if not path.exists():
         raise UserError(f"{path} is missing: give the --workdir of a trained run")
-    config = ConfigDict(_filled(json.loads(path.read_text()), base_config().to_dict()))
+    config = ConfigDict(filled(json.loads(path.read_text())))
     for options in (config.model.options, config.data):  # JSON has no tuples
         for key, value in options.items():
             if isinstance(value, list | tuple):
@@ -130,16 +130,6 @@ def stored_config(workdir: Path, *, source: str | None = None, data: ConfigDict 
     if data is not None:
         config.data = ConfigDict(data.to_dict() | {key: config.data[key] for key in kind.fixed})
     return config
-
-
-def _filled(stored: dict, defaults: dict) -> dict:
-    """`stored` with the keys that it lacks; blocks whose keys are the user's own (options, augment, ...) stay as they are."""
-    own = ("options", "augment", "mix", "pretrained", "published", "factors", "variants")
-    filled = {key: value for key, value in defaults.items() if key not in stored} | stored
-    return {
-        key: _filled(value, defaults[key]) if key not in own and isinstance(defaults.get(key), dict) else value
-        for key, value in filled.items()
-    }
 
 
 def _reseeded(config: ConfigDict, repeat: int) -> ConfigDict:

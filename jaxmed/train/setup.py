@@ -11,6 +11,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from jaxmed import parallel
+from jaxmed.config import filled
 from jaxmed.data.cache import Cache
 from jaxmed.data.pipeline import Pipeline
 from jaxmed.data.sampler import epoch_cases
@@ -162,13 +163,15 @@ def make_recipe(config: ConfigDict) -> Recipe:
 def claim_workdir(config: ConfigDict, workdir: Path) -> None:
     """Writes config.json, or checks that the run which is there had the same config.
 
-    Keys that do not change the result (workers, cache folder, checkpoint interval) may differ. Raises UserError otherwise.
+    Keys that do not change the result (workers, cache folder, checkpoint interval) may differ, and keys that are younger than
+    the run count as their defaults. Raises UserError otherwise.
     """
     path = Path(workdir) / "config.json"
     now = json.loads(config.to_json_best_effort())
     if path.exists():
-        before, free = json.loads(path.read_text()), ("data.workers", "data.cache_dir", "checkpoint_minutes", "distributed")
-        a, b = _flat(before), _flat(now)
+        free = ("data.workers", "data.cache_dir", "checkpoint_minutes", "distributed")
+        before = json.dumps(filled(json.loads(path.read_text())))  # JSON has no tuples
+        a, b = _flat(json.loads(before)), _flat(now)
         differ = [k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k) and k not in free]
         if differ:
             lines = "\n  ".join(f"{k}: {a.get(k)!r} there, {b.get(k)!r} now" for k in differ)

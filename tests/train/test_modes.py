@@ -29,6 +29,26 @@ def trained(tmp_path_factory):
     return workdir
 
 
+def test_a_workdir_takes_its_own_config_also_from_before_a_key_was_there_and_no_other(tmp_path):
+    path = tmp_path / "config.json"
+    setup.claim_workdir(config(workers=1), tmp_path)
+    setup.claim_workdir(config(), tmp_path)
+    stored = json.loads(path.read_text())
+    older = {key: value for key, value in stored.items() if key != "test_time_flips"}
+    older["data"] = {key: value for key, value in stored["data"].items() if key != "also_train"}
+    path.write_text(json.dumps(older))
+    setup.claim_workdir(config(), tmp_path)
+    assert json.loads(path.read_text()) == stored
+    path.write_text(json.dumps(older))
+    with pytest.raises(UserError, match="data.size: 32 there, 48 now"):
+        setup.claim_workdir(config(size=48), tmp_path)
+    changed = config()
+    changed.test_time_flips = "h"
+    with pytest.raises(UserError, match="test_time_flips: '' there, 'h' now"):
+        setup.claim_workdir(changed, tmp_path)
+    assert json.loads(path.read_text()) == older
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Six phantoms as PNG files with masks, and cases.csv."""
