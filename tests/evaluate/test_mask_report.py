@@ -72,12 +72,14 @@ def test_the_worst_lesions_are_listed_with_what_is_wrong(built):
 
 def test_masks_that_are_scored_are_not_called_an_input(built):
     text = read(built / "report.html").text
+    assert "mirror image" not in text  # no test-time flips here
     assert "upper bound" not in text and "what the network learns to draw" in text
 
 
 def test_a_network_without_classes_has_a_page_about_masks(tmp_path):
     table, files = make_lesions(45, classes=False, upa=False)
-    page = build(tmp_path, [table], files, priors={"learned": [0.5, 0.5], "true": [0.6, 0.4]})
+    page = build(tmp_path, [table], files, priors={"learned": [0.5, 0.5], "true": [0.6, 0.4]}, test_time_flips="hv")
+    assert "averaged over each picture and its three mirror images" in page.text
     assert FIGURES == {name for name in page.ids if name} - {"warnings"}
     assert "The network read 45 cases that were kept aside for testing. The masks have" in page.text
     for words in ("AUC", "Accuracy", "All metrics", "most wrong", "positive class", "lacked a class", "90.60", "Training drew"):
