@@ -32,17 +32,19 @@ class Chrono:
         return self.before + time.monotonic() - self.started
 
     def step(self, step: int, text: str) -> None:
-        """Counts a step and prints a line now and then."""
+        """Counts a step that was just dispatched and prints a line now and then; its speed is that of the steps before."""
         now = time.monotonic()
         self._steps += 1
         if self._first_step is None:  # the first step compiles: time left is estimated without it
             self._first_step, self._after_first = step, now
         tty = sys.stderr.isatty()
-        if is_main() and now - self._last_print >= (1.0 if tty else self.interval) and step > self._first_step:
+        due = now - self._last_print >= (1.0 if tty else self.interval) and step > self._first_step and self._steps > 1
+        if is_main() and due:
             self._last_print = now
             rate = (now - self._after_first) / (step - self._first_step)
             end = "\r" if tty else "\n"
-            line = f"  step {step}/{self.total}  {text}  {self.epoch()['images_per_second']:.1f} images/s"
+            speed = (self._steps - 1) * self.images / (now - self._epoch_start)
+            line = f"  step {step}/{self.total}  {text}  {speed:.1f} images/s"
             print(f"{line}  data wait {self.epoch()['data_wait']:.0%}  ETA {clock((self.total - step) * rate)}   ",
                   end=end, file=sys.stderr, flush=True)
 
