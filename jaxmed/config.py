@@ -24,17 +24,7 @@ def base_config() -> ConfigDict:
     config.data = data_config()
     config.batch_size = 32  # global, over all devices and processes
     config.epochs = 30
-    config.optimizer = ConfigDict(
-        {"name": "adam", "learning_rate": 5e-5, "b1": 0.9, "b2": 0.999, "weight_decay": 0.0, "clip_norm": 0.0}
-    )
-    config.optimizer.eps = 1e-8  # Adam's
-    config.optimizer.decay_all = True  # False: weight decay on matrices and convolution kernels only
-    config.optimizer.schedule = "plateau"  # or one_cycle, cosine, constant: jaxmed.train.schedule
-    config.optimizer.warmup = 0.0  # cosine: part of the run in which the rate rises before
-    config.optimizer.min_learning_rate = 0.0  # cosine: where it ends
-    config.optimizer.pct_start = 0.05  # one_cycle: part of the run in which the rate rises
-    config.optimizer.cycle_b1 = False  # one_cycle: Adam's first beta 0.95 -> 0.85 -> 0.95 against the rate
-    config.optimizer.factors = ConfigDict()  # path prefix (deeper ones by blocks inside blocks) -> factor of the learning rate
+    config.optimizer = optimizer_config()
     config.loss = ConfigDict()  # what the task's loss takes: shares, class_weights (four and two views), jaxmed.tasks.*
     config.mix = ConfigDict()  # mixup, cutmix and label smoothing: jaxmed.train.mix.MixOptions; empty: off
     config.accumulate = 1  # a batch goes through the network in so many parts, for one update
@@ -56,6 +46,22 @@ def base_config() -> ConfigDict:
     config.distributed = False  # several processes: see jaxmed.parallel.start
     config.checkpoint_minutes = 10.0  # besides the one at the end of each epoch
     return config
+
+
+def optimizer_config() -> ConfigDict:
+    """The `optimizer` block."""
+    optimizer = ConfigDict(
+        {"name": "adam", "learning_rate": 5e-5, "b1": 0.9, "b2": 0.999, "weight_decay": 0.0, "clip_norm": 0.0}
+    )
+    optimizer.eps = 1e-8  # Adam's
+    optimizer.decay_all = True  # False: weight decay on matrices and convolution kernels only
+    optimizer.schedule = "plateau"  # or one_cycle, cosine, constant: jaxmed.train.schedule
+    optimizer.warmup = 0.0  # cosine: part of the run in which the rate rises before
+    optimizer.min_learning_rate = 0.0  # cosine: where it ends
+    optimizer.pct_start = 0.05  # one_cycle: part of the run in which the rate rises
+    optimizer.cycle_b1 = False  # one_cycle: Adam's first beta 0.95 -> 0.85 -> 0.95 against the rate
+    optimizer.factors = ConfigDict()  # path prefix (deeper ones by blocks inside blocks) -> factor of the learning rate
+    return optimizer
 
 
 def data_config() -> ConfigDict:

@@ -76,8 +76,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path, split: str, output: s
 
     `config.test_time_flips`, here and in `predict`, replaces that of the run.
     """
-    trained = stored_config(workdir, data=config.data if split == "all" else None)
-    trained.test_time_flips = config.test_time_flips or trained.test_time_flips
+    trained = stored_config(workdir, data=config.data if split == "all" else None, flips=config.test_time_flips)
     data = prepare_data(trained, workdir, divide=split != "all")
     target = Path(output) if output else workdir / f"eval_{split}"
     _test_elsewhere(trained, workdir, data, split, target)
@@ -87,8 +86,7 @@ def predict(config: ConfigDict, workdir: Path, source: str | None, output: str |
     """`--mode=predict`: the workdir's best epoch on a folder of images or a CSV; writes predictions.csv."""
     if not source:
         raise UserError("--mode=predict needs --input: a folder of images, or a CSV that names them")
-    trained = stored_config(workdir, source=source)
-    trained.test_time_flips = config.test_time_flips or trained.test_time_flips
+    trained = stored_config(workdir, source=source, flips=config.test_time_flips)
     data = prepare_data(trained, None, predict=True)
     run = prepare(trained, workdir, data, quiet=True)
     load_best(run)
@@ -110,11 +108,11 @@ def check_data(config: ConfigDict) -> int:
     return report.exit_status
 
 
-def stored_config(workdir: Path, *, source: str | None = None, data: ConfigDict | None = None) -> ConfigDict:
+def stored_config(workdir: Path, *, source: str | None = None, data: ConfigDict | None = None, flips: str = "") -> ConfigDict:
     """The config of the run in `workdir`; keys that are younger than the run have their defaults.
 
     For other cases than the run's own: `source`, a folder or CSV to predict on, or `data`, another config's block, of which
-    what belongs to the trained network (`Kind.fixed`) stays the run's.
+    what belongs to the trained network (`Kind.fixed`) stays the run's. `flips`: a test_time_flips in place of the run's.
     """
     path = Path(workdir) / "config.json"
     if not path.exists():
@@ -124,6 +122,7 @@ def stored_config(workdir: Path, *, source: str | None = None, data: ConfigDict 
         for key, value in options.items():
             if isinstance(value, list | tuple):
                 options[key] = tuple(value)
+    config.test_time_flips = flips or config.test_time_flips
     kind = kind_of(config)
     if source:
         config.data.update(source=kind.predict_source, dir=source, test_sets="", patient_pattern="")
