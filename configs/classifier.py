@@ -90,6 +90,6 @@ def _quick(config: ConfigDict) -> None:
     config.epochs = 8
     config.optimizer.learning_rate = 3e-4
     config.preset = (
-        f"reduced preset: simulated phantoms, {config.data.size} x {config.data.size} pixels, 8 epochs, learning rate 3e-4, "
+        "reduced preset: simulated phantoms, {size} pixels, {epochs} epochs, learning rate {optimizer.learning_rate:g}, "
         "random start"
     )

@@ -109,6 +109,6 @@ def _quick(config: ConfigDict) -> None:
     config.optimizer.learning_rate = 3e-4
     config.published = ConfigDict()
     config.preset = (
-        "reduced preset: simulated phantoms, 128 x 128 pixels, 12 epochs, learning rate 3e-4, random start "
-        "(paper: 512 x 512, up to 100 epochs, 1e-4, ImageNet start)"
+        "reduced preset: simulated phantoms, {size} pixels, {epochs} epochs, learning rate {optimizer.learning_rate:g}, random "
+        "start (paper: 512 x 512, up to 100 epochs, 1e-4, ImageNet start)"
     )

@@ -83,6 +83,6 @@ def _quick(config: ConfigDict) -> None:
     config.optimizer.learning_rate = 3e-4
     config.published = ConfigDict()
     config.preset = (
-        "reduced preset: simulated phantoms, 64 x 64 pixels, 12 epochs, learning rate 3e-4, random start "
-        "(paper: 224 x 224, 30 epochs, 5e-5, ImageNet start)"
+        "reduced preset: simulated phantoms, {size} pixels, {epochs} epochs, learning rate {optimizer.learning_rate:g}, random "
+        "start (paper: 224 x 224, 30 epochs, 5e-5, ImageNet start)"
     )

@@ -187,6 +187,6 @@ def _quick(config: ConfigDict) -> None:
         config.model.options.base_width = 16
         what = f"{config.model.name} with a quarter of its channels or half of them"
     config.preset = (
-        f"reduced preset: simulated phantoms without normal cases, 64 x 64 pixels, {what}, 12 epochs, learning rate 2e-3, "
-        "random start, nothing frozen (paper: 224 x 224, 100 epochs, 3e-4, ImageNet start)"
+        f"reduced preset: simulated phantoms without normal cases, {{size}} pixels, {what}, {{epochs}} epochs, learning "
+        "rate {optimizer.learning_rate:g}, random start, nothing frozen (paper: 224 x 224, 100 epochs, 3e-4, ImageNet start)"
     )

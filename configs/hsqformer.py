@@ -97,7 +97,7 @@ def _quick(config: ConfigDict) -> None:
     config.batch_size, config.epochs = 32, 7
     config.optimizer.learning_rate = 5e-4
     config.preset = (
-        "reduced preset: simulated liver phantoms, 64 x 64 pixels, a Swin and a ResNet of 4 blocks, 7 epochs, learning rate "
-        "5e-4, random start, no AutoAugment, erasing, mixup and cutmix (paper: 224 x 224, Swin-S and ConvNeXt-S with ImageNet "
-        "weights, 1.5e-4)"
+        "reduced preset: simulated liver phantoms, {size} pixels, a Swin and a ResNet of 4 blocks, {epochs} epochs, "
+        "learning rate {optimizer.learning_rate:g}, random start, no AutoAugment, erasing, mixup and cutmix (paper: 224 x 224, "
+        "Swin-S and ConvNeXt-S with ImageNet weights, 1.5e-4)"
     )

@@ -158,6 +158,7 @@ def _quick(config: ConfigDict, model: str) -> None:
     if model.endswith("gmic"):
         options.update(crop_size=64, num_crops=2)
     config.preset = (
-        "reduced preset: simulated phantoms, 192 x 96 pixels, narrow networks (streams of 5 Swin blocks), 8 epochs, batch 16, "
-        "learning rate 5e-4 for all, nothing frozen, random start (paper: 2688 x 896, Swin-T with ImageNet weights, batch 4)"
+        "reduced preset: simulated phantoms, {size} pixels, narrow networks (streams of 5 Swin blocks), {epochs} epochs, "
+        "batch {batch_size}, learning rate {optimizer.learning_rate:g} for all, nothing frozen, random start (paper: 2688 x "
+        "896, Swin-T with ImageNet weights, batch 4)"
     )

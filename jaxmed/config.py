@@ -11,7 +11,7 @@ def base_config() -> ConfigDict:
     config.name = ""  # names the default workdir, runs/<name>
     config.paper = ""  # what the run reproduces, for the report
     config.task = "classification"  # or segmentation, two_views, four_views: what is learned from what (jaxmed.train.kinds)
-    config.preset = ""  # says what was reduced, if anything
+    config.preset = ""  # says what was reduced, if anything; its fields, such as {epochs}, are filled in: preset_text
     config.published = ConfigDict()  # the paper's numbers in %, shown beside ours
 
     config.model = ConfigDict({"name": "", "options": ConfigDict()})
@@ -93,6 +93,13 @@ def data_config() -> ConfigDict:
     data.phantom_size = 160
     data.phantom_seed = 0
     return data
+
+
+def preset_text(config: ConfigDict) -> str:
+    """`config.preset` with this run's own numbers: keys in braces ({epochs}, {optimizer.learning_rate:g}), {size} in pixels."""
+    size = config.data.size
+    size = size if isinstance(size, tuple | list) else (size, size)
+    return config.preset.format(**config, size=" x ".join(map(str, size)))
 
 
 def filled(stored: dict) -> dict:

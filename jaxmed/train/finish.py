@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jaxmed import parallel
+from jaxmed.config import preset_text
 from jaxmed.errors import UserError
 from jaxmed.evaluate.prior import class_prior
 from jaxmed.evaluate.report import write_report
@@ -74,7 +75,7 @@ def write_run_json(run: Run, progress: Progress, **extra: Any) -> None:
     config = run.config
     run_info = {
         "name": config.name, "model": config.model.name, "params": run.parameters, "paper": config.paper,
-        "preset": config.preset, "published": config.published.to_dict(), "data": described, "warnings": run.warnings,
+        "preset": preset_text(config), "published": config.published.to_dict(), "data": described, "warnings": run.warnings,
         "epochs": config.epochs, "best_epoch": progress.best_epoch,
         "test_time_flips": config.test_time_flips,
         "seconds": round(progress.seconds, 1), "peak_gib": round(peak_memory() / 2**30, 2),

@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxmed import parallel
-from jaxmed.config import filled
+from jaxmed.config import filled, preset_text
 from jaxmed.errors import UserError
 from jaxmed.evaluate.predictions import PREFIX
 from jaxmed.evaluate.report import write_report
@@ -29,7 +29,7 @@ def train(config: ConfigDict, workdir: Path, *, data: Data | None = None, fold: 
         raise UserError(f"{config.name} is {len(config.cv.variants)} variants on the same folds: run it with --mode=cv")
     log(f"{config.name}: {config.paper}" if config.paper else config.name)
     if config.preset:
-        log(f"  {config.preset}")
+        log(f"  {preset_text(config)}")
     claim_workdir(config, workdir)
     run = prepare(config, workdir, data or prepare_data(config, workdir, fold=fold))
     fit(run)

@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 
 import jaxmed
+from jaxmed.config import preset_text
 from jaxmed.errors import UserError
 
 
@@ -33,7 +34,7 @@ def test_every_baseline_is_registered_and_its_roles_take_weights(classifier):
 @pytest.mark.parametrize(("name", "size"), [("swin_tiny_patch4_window7_224", 64), ("cswin_tiny_224", 224)])
 def test_phantoms_have_the_size_that_the_network_takes(classifier, name, size):
     config = classifier.get_config(f"model={name}")
-    assert config.data.size == size and f"{size} x {size}" in config.preset
+    assert config.data.size == size and f"{size} x {size}" in preset_text(config)
 
 
 def test_unknown_words_and_models_are_refused(classifier):
