@@ -26,7 +26,7 @@ from jaxmed.train.optimizer import make_optimizer
 from jaxmed.train.start import wide_start
 from jaxmed.train.state import new_state
 from jaxmed.train.step import Recipe, Steps
-from jaxmed.tree import count, flatten
+from jaxmed.tree import count, flatten, is_under
 
 Log = Callable[[str], None]
 
@@ -163,16 +163,16 @@ def make_recipe(config: ConfigDict) -> Recipe:
 def claim_workdir(config: ConfigDict, workdir: Path) -> None:
     """Writes config.json, or checks that the run which is there had the same config.
 
-    Keys that do not change the result (workers, cache folder, checkpoint interval) may differ, and keys that are younger than
-    the run count as their defaults. Raises UserError otherwise.
+    Keys that do not change the result (workers, cache folder, checkpoint interval, what the report says of the paper and the
+    preset) may differ, and keys that are younger than the run count as their defaults. Raises UserError otherwise.
     """
     path = Path(workdir) / "config.json"
     now = json.loads(config.to_json_best_effort())
     if path.exists():
-        free = ("data.workers", "data.cache_dir", "checkpoint_minutes", "distributed")
+        free = ("data.workers", "data.cache_dir", "checkpoint_minutes", "distributed", "paper", "preset", "published")
         before = json.dumps(filled(json.loads(path.read_text())))  # JSON has no tuples
         a, b = _flat(json.loads(before)), _flat(now)
-        differ = [k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k) and k not in free]
+        differ = [k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k) and not is_under(k, free)]
         if differ:
             lines = "\n  ".join(f"{k}: {a.get(k)!r} there, {b.get(k)!r} now" for k in differ)
             raise UserError(f"{workdir} holds a run of another config:\n  {lines}\nUse another --workdir, or delete it.")

@@ -6,6 +6,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from jaxmed.data.sources import make_source
 from jaxmed.errors import UserError
@@ -31,7 +32,9 @@ def trained(tmp_path_factory):
 
 def test_a_workdir_takes_its_own_config_also_from_before_a_key_was_there_and_no_other(tmp_path):
     path = tmp_path / "config.json"
-    setup.claim_workdir(config(workers=1), tmp_path)
+    other_words = config(workers=1)
+    other_words.preset, other_words.published = "reduced preset: 8 epochs", ConfigDict({"model": "x", "AUC": 90.0})
+    setup.claim_workdir(other_words, tmp_path)
     setup.claim_workdir(config(), tmp_path)
     stored = json.loads(path.read_text())
     older = {key: value for key, value in stored.items() if key != "test_time_flips"}
