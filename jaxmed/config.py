@@ -96,7 +96,10 @@ def data_config() -> ConfigDict:
 
 
 def preset_text(config: ConfigDict) -> str:
-    """`config.preset` with this run's own numbers: keys in braces ({epochs}, {optimizer.learning_rate:g}), {size} in pixels."""
+    """`config.preset` with this run's own numbers: keys in braces ({epochs}, {optimizer.learning_rate:g}), {size} in pixels.
+
+    Raises KeyError for a field that is no key of the config.
+    """
     size = config.data.size
     size = size if isinstance(size, tuple | list) else (size, size)
     return config.preset.format(**config, size=" x ".join(map(str, size)))

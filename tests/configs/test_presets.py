@@ -16,8 +16,8 @@ def test_preset_names_the_runs_own_numbers(path):
     before = preset_text(config)
     assert f"{config.epochs} epochs" in before and "{" not in before
     config.epochs, config.optimizer.learning_rate = 87, 1.25e-3
-    size = (96, 48) if isinstance(config.data.size, tuple) else 96
-    config.data.size = size
+    two_sides = isinstance(config.data.size, tuple)
+    config.data.size = (96, 48) if two_sides else 96
     after = preset_text(config)
     assert "87 epochs" in after and "learning rate 0.00125" in after
-    assert ("96 x 48 pixels" if isinstance(size, tuple) else "96 x 96 pixels") in after
+    assert f"96 x {48 if two_sides else 96} pixels" in after
