@@ -30,6 +30,9 @@ _SPLIT = flags.DEFINE_string(
     "split", "test", "eval, explain: train, val, test (or the name of a test set); all = every case of config.data"
 )
 _INPUT = flags.DEFINE_string("input", None, "predict, explain: a folder of images, or a CSV with the columns image, mask")
+_ENSEMBLE = flags.DEFINE_list(
+    "ensemble", [], "eval, predict: workdirs of further runs, separated by commas, whose outputs are averaged with --workdir's"
+)
 _OUTPUT = flags.DEFINE_string("output", None, "eval, predict, explain: where results go; default below the workdir")
 _CASES = flags.DEFINE_string("cases", None, "explain: case ids, separated by commas; default: the most wrong and most certain")
 _COUNT = flags.DEFINE_integer("count", 8, "explain: how many cases, where none are named")
@@ -53,6 +56,8 @@ def main(argv: list[str]) -> None:
 
 def _run() -> None:
     config, mode = _CONFIG.value, _MODE.value
+    if _ENSEMBLE.value and mode not in ("eval", "predict"):
+        raise UserError(f"--ensemble belongs to --mode=eval and --mode=predict, not to {mode}")
     workdir = Path(_WORKDIR.value or f"runs/{config.name}")
     _start_jax(config)
     from jaxmed.train import modes
@@ -64,9 +69,9 @@ def _run() -> None:
     elif mode == "cv":
         modes.cross_validate(config, workdir)
     elif mode == "eval":
-        modes.evaluate_checkpoint(config, workdir, _SPLIT.value, _OUTPUT.value)
+        modes.evaluate_checkpoint(config, workdir, _SPLIT.value, _OUTPUT.value, _ENSEMBLE.value)
     elif mode == "predict":
-        modes.predict(config, workdir, _INPUT.value, _OUTPUT.value)
+        modes.predict(config, workdir, _INPUT.value, _OUTPUT.value, _ENSEMBLE.value)
     elif mode == "explain":
         _explain(config, workdir)
     else:

@@ -22,6 +22,7 @@ CONFIG = "--config=configs/csa_moe.py"
         ([CONFIG + ":phantom,foo"], "'foo' is not key=value"),
         ([CONFIG + ":busi,model=resnet77"], "no model is named 'resnet77'"),
         ([CONFIG + ":busi", "--mode=check_data"], "data.dir"),
+        ([CONFIG, "--ensemble=runs/a"], "--ensemble belongs to --mode=eval and --mode=predict, not to train"),
     ],
 )
 def test_a_mistake_is_one_line(words, expected, tmp_path):

@@ -49,6 +49,9 @@ def _training(workdir: Workdir) -> str:
         sentences.append(str(run["methods"]))
     if len(workdir.parts) > 1:
         sentences.append(f"Of each training run, the weights of the epoch chosen on the validation {seen} were tested.")
+    elif epochs := run.get("ensemble"):
+        sentences.append(f"Outputs of {len(epochs)} such networks, trained apart, were averaged (ensemble), with the weights "
+                         f"of epochs {', '.join(map(str, epochs))}, each chosen on its validation {seen}.")
     elif run.get("best_epoch") is not None:
         sentences.append(f"The weights of epoch {run['best_epoch']}, chosen on the validation {seen}, were tested.")
     if images := FLIPS.get(run.get("test_time_flips", "")):

@@ -21,8 +21,7 @@ from jaxmed.train.explain_cases import Cases, cases_of, indices_of
 from jaxmed.train.explain_step import Explainer
 from jaxmed.train.finish import load_best, prediction_rows
 from jaxmed.train.loop import evaluate
-from jaxmed.train.modes import stored_config
-from jaxmed.train.setup import Run, log, prepare, prepare_data
+from jaxmed.train.setup import Run, log, prepare, prepare_data, stored_config
 
 Host = Mapping[str, np.ndarray]
 

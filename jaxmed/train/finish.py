@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,24 +18,30 @@ from jaxmed.evaluate.report import write_report
 from jaxmed.evaluate.summary import format_table, write_metrics
 from jaxmed.evaluate.table import write_predictions
 from jaxmed.evaluate.wrong import save_case_pictures
+from jaxmed.train.checkpoint import Checkpoints
 from jaxmed.train.loop import Progress, evaluate
 from jaxmed.train.mask_pictures import save_case_masks
 from jaxmed.train.memory import peak_memory
 from jaxmed.train.setup import Run
-from jaxmed.train.state import PARTS
+from jaxmed.train.state import PARTS, State
 
 
 def load_best(run: Run) -> Progress:
     """Puts the best epoch's parameters into `run`; UserError if the workdir has no finished epoch."""
-    done = run.checkpoints.steps()
-    if not done:
-        raise UserError(f"{run.workdir} holds no checkpoint: train first (--mode=train with the same --workdir)")
-    progress = Progress(**run.checkpoints.host(done[-1])["progress"])
-    if not progress.best_step:
-        raise UserError(f"{run.workdir} holds a run that has not finished an epoch yet: train on")
-    best = run.checkpoints.restore(progress.best_step, run.state, run.mesh, parts=(*PARTS, "ema"))
+    progress, best = read_best(run.workdir, run.checkpoints, run.state, run.mesh)
     run.state = run.state | best
     return progress
+
+
+def read_best(workdir: Path, checkpoints: Checkpoints, like: State, mesh: Any) -> tuple[Progress, State]:
+    """How far the run in `workdir` came, and its best epoch's parameters in the structure of `like`."""
+    done = checkpoints.steps()
+    if not done:
+        raise UserError(f"{workdir} holds no checkpoint: train first (--mode=train with the same --workdir)")
+    progress = Progress(**checkpoints.host(done[-1])["progress"])
+    if not progress.best_step:
+        raise UserError(f"{workdir} holds a run that has not finished an epoch yet: train on")
+    return progress, checkpoints.restore(progress.best_step, like, mesh, parts=(*PARTS, "ema"))
 
 
 def finish(run: Run, *, fold: int = 0, repeat: int = 0) -> dict[str, Any]:

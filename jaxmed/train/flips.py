@@ -29,7 +29,11 @@ def mean_over_flips(forward: Callable[[list[Array]], Any], inputs: Sequence[Floa
 
     The mean is one of logits, so that the surer of two answers counts more.
     """
-    outs = [_turned_back(forward([jnp.flip(x, turn) for x in inputs]), turn) for turn in axes]
+    return mean_outputs([_turned_back(forward([jnp.flip(x, turn) for x in inputs]), turn) for turn in axes])
+
+
+def mean_outputs(outs: Sequence[Any]) -> Any:
+    """The mean of each of a network's outputs over several answers; one answer stays as it is."""
     return outs[0] if len(outs) == 1 else jax.tree.map(lambda *parts: sum(parts) / len(parts), *outs)
 
 

@@ -72,7 +72,7 @@ def fit(run: Run) -> Progress:
 
 def evaluate(run: Run, split: str) -> dict[str, np.ndarray]:
     """Per-case arrays of every case of a split ("train", "val", "test", "all"), in the order of the source."""
-    state = evaluated(run.state)
+    state = evaluated(run.state) | ({"members": run.members} if run.members else {})
     cases = run.indices(split)
     return per_case_rows(
         lambda: run.eval_batches(cases),

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxmed import parallel
-from jaxmed.config import filled, preset_text
+from jaxmed.config import preset_text
 from jaxmed.errors import UserError
 from jaxmed.evaluate.predictions import PREFIX
 from jaxmed.evaluate.report import write_report
@@ -16,11 +17,12 @@ from jaxmed.evaluate.summary import format_table, write_metrics
 from jaxmed.evaluate.table import write_predictions
 from jaxmed.evaluate.variants import write_variants
 from jaxmed.evaluate.wrong import save_case_pictures
+from jaxmed.train.ensemble import add_members
 from jaxmed.train.finish import finish, load_best, picture_of, prediction_rows, write_run_json
 from jaxmed.train.kinds import kind_of
 from jaxmed.train.loop import evaluate, fit
 from jaxmed.train.mask_pictures import save_case_masks, write_native_masks
-from jaxmed.train.setup import Data, claim_workdir, log, prepare, prepare_data
+from jaxmed.train.setup import Data, claim_workdir, log, prepare, prepare_data, stored_config
 
 
 def train(config: ConfigDict, workdir: Path, *, data: Data | None = None, fold: int | None = None, repeat: int = 0) -> Any:
@@ -71,18 +73,23 @@ def _cross_validate_variants(config: ConfigDict, workdir: Path) -> dict[str, dic
     return metrics
 
 
-def evaluate_checkpoint(config: ConfigDict, workdir: Path, split: str, output: str | None) -> None:
+def evaluate_checkpoint(
+    config: ConfigDict, workdir: Path, split: str, output: str | None, ensemble: Sequence[str] = ()
+) -> None:
     """`--mode=eval`: the workdir's best epoch on a split, or with "all" on every case of `config.data`.
 
-    `config.test_time_flips`, here and in `predict`, replaces that of the run.
+    `config.test_time_flips`, here and in `predict`, replaces that of the run. `ensemble`, likewise: workdirs of further runs,
+    whose outputs are averaged with this one's.
     """
     trained = stored_config(workdir, data=config.data if split == "all" else None, flips=config.test_time_flips)
     data = prepare_data(trained, workdir, divide=split != "all")
-    target = Path(output) if output else workdir / f"eval_{split}"
-    _test_elsewhere(trained, workdir, data, split, target)
+    target = Path(output) if output else workdir / f"eval_{split}{'_ensemble' if ensemble else ''}"
+    _test_elsewhere(trained, workdir, data, split, target, ensemble)
 
 
-def predict(config: ConfigDict, workdir: Path, source: str | None, output: str | None) -> None:
+def predict(
+    config: ConfigDict, workdir: Path, source: str | None, output: str | None, ensemble: Sequence[str] = ()
+) -> None:
     """`--mode=predict`: the workdir's best epoch on a folder of images or a CSV; writes predictions.csv."""
     if not source:
         raise UserError("--mode=predict needs --input: a folder of images, or a CSV that names them")
@@ -90,7 +97,8 @@ def predict(config: ConfigDict, workdir: Path, source: str | None, output: str |
     data = prepare_data(trained, None, predict=True)
     run = prepare(trained, workdir, data, quiet=True)
     load_best(run)
-    target = Path(output) if output else workdir / "predict"
+    add_members(run, ensemble)
+    target = Path(output) if output else workdir / ("predict_ensemble" if ensemble else "predict")
     target.mkdir(parents=True, exist_ok=True)
     cases = evaluate(run, "all")
     rows = write_native_masks(target, run, cases, prediction_rows(run, cases, "predict"))
@@ -106,29 +114,6 @@ def check_data(config: ConfigDict) -> int:
     report = kind_of(config).check(log)
     log(report.text())
     return report.exit_status
-
-
-def stored_config(workdir: Path, *, source: str | None = None, data: ConfigDict | None = None, flips: str = "") -> ConfigDict:
-    """The config of the run in `workdir`; keys that are younger than the run have their defaults.
-
-    For other cases than the run's own: `source`, a folder or CSV to predict on, or `data`, another config's block, of which
-    what belongs to the trained network (`Kind.fixed`) stays the run's. `flips`: a test_time_flips in place of the run's.
-    """
-    path = Path(workdir) / "config.json"
-    if not path.exists():
-        raise UserError(f"{path} is missing: give the --workdir of a trained run")
-    config = ConfigDict(filled(json.loads(path.read_text())))
-    for options in (config.model.options, config.data):  # JSON has no tuples
-        for key, value in options.items():
-            if isinstance(value, list | tuple):
-                options[key] = tuple(value)
-    config.test_time_flips = flips or config.test_time_flips
-    kind = kind_of(config)
-    if source:
-        config.data.update(source=kind.predict_source, dir=source, test_sets="", patient_pattern="")
-    if data is not None:
-        config.data = ConfigDict(data.to_dict() | {key: config.data[key] for key in kind.fixed})
-    return config
 
 
 def _reseeded(config: ConfigDict, repeat: int) -> ConfigDict:
@@ -157,20 +142,25 @@ def _join(workdir: Path, kind: str, parts: int) -> dict:
     return metrics
 
 
-def _test_elsewhere(config: ConfigDict, workdir: Path, data: Data, split: str, target: Path) -> None:
+def _test_elsewhere(
+    config: ConfigDict, workdir: Path, data: Data, split: str, target: Path, ensemble: Sequence[str] = ()
+) -> None:
     run = prepare(config, workdir, data, quiet=True)
     progress = load_best(run)
+    others = add_members(run, ensemble, "" if split == "all" else split)
+    progress = dataclasses.replace(progress, seconds=sum(p.seconds for p in (progress, *others)))
     name = "test" if split == "all" else split
     cases = evaluate(run, split)
     rows = prediction_rows(run, cases, name)
     target.mkdir(parents=True, exist_ok=True)
     write_predictions(target / "predictions.csv", rows)
-    write_run_json(dataclasses.replace(run, workdir=target), progress)
+    epochs = [p.best_epoch for p in (progress, *others)]
+    write_run_json(dataclasses.replace(run, workdir=target), progress, **({"ensemble": epochs} if others else {}))
     save_case_pictures(target, picture_of(run))
     save_case_masks(run, cases, name, target)
     (target / "config.json").write_text(config.to_json_best_effort(indent=2))
     metrics = write_metrics(target)
-    log(f"\nbest epoch {progress.best_epoch}, {len(rows)} cases of {split!r}\n{format_table(metrics)}")
+    log(f"\nbest epoch {', '.join(map(str, epochs))}, {len(rows)} cases of {split!r}\n{format_table(metrics)}")
     log(f"report: {write_report(target)}")
 
 

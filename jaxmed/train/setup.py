@@ -64,6 +64,7 @@ class Run:
     checkpoints: Checkpoints
     parameters: int
     warnings: list[str]
+    members: tuple[dict, ...] = ()  # states of further networks whose outputs are averaged with those of `state`
     log: Log = log
 
     @property
@@ -180,6 +181,29 @@ def claim_workdir(config: ConfigDict, workdir: Path) -> None:
         Path(workdir).mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(now, indent=2))
     parallel.barrier("workdir")
+
+
+def stored_config(workdir: Path, *, source: str | None = None, data: ConfigDict | None = None, flips: str = "") -> ConfigDict:
+    """The config of the run in `workdir`; keys that are younger than the run have their defaults.
+
+    For other cases than the run's own: `source`, a folder or CSV to predict on, or `data`, another config's block, of which
+    what belongs to the trained network (`Kind.fixed`) stays the run's. `flips`: a test_time_flips in place of the run's.
+    """
+    path = Path(workdir) / "config.json"
+    if not path.exists():
+        raise UserError(f"{path} is missing: give the --workdir of a trained run")
+    config = ConfigDict(filled(json.loads(path.read_text())))
+    for options in (config.model.options, config.data):  # JSON has no tuples
+        for key, value in options.items():
+            if isinstance(value, list | tuple):
+                options[key] = tuple(value)
+    config.test_time_flips = flips or config.test_time_flips
+    kind = kind_of(config)
+    if source:
+        config.data.update(source=kind.predict_source, dir=source, test_sets="", patient_pattern="")
+    if data is not None:
+        config.data = ConfigDict(data.to_dict() | {key: config.data[key] for key in kind.fixed})
+    return config
 
 
 def _split(

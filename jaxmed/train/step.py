@@ -14,7 +14,7 @@ from jaxmed.backbones.swin_pruned import kept_windows, set_warm_up
 from jaxmed.errors import UserError
 from jaxmed.tasks.inputs import normalise, standardise
 from jaxmed.train import ema
-from jaxmed.train.flips import Axes, mean_over_flips
+from jaxmed.train.flips import Axes, mean_outputs, mean_over_flips
 from jaxmed.train.groups import rate_factors
 from jaxmed.train.mix import MixOptions, mix
 from jaxmed.train.state import State, merge_model, statistics
@@ -162,13 +162,19 @@ class Steps:
         return optax.apply_updates(state["params"], update), opt
 
     def _evaluate(self, state: State, batch: Batch) -> Batch:
-        """Per-case arrays of a batch, with `case_id` and `weight` (0 for padding)."""
+        """Per-case arrays of a batch, with `case_id` and `weight` (0 for padding).
+
+        Where the state has `members`, states of further networks, outputs are the mean over all of them.
+        """
         rngs = nnx.Rngs(noise=self.dropout_seed)  # only for routers that keep their noise in evaluation, as HSQformer's code
 
-        def forward(inputs):
-            return self.forward(state, inputs, batch, train=False, rngs=rngs)[1]
+        def outputs(member):
+            def forward(inputs):
+                return self.forward(member, inputs, batch, train=False, rngs=rngs)[1]
 
-        out = mean_over_flips(forward, self.inputs(batch), self.recipe.flips)
+            return mean_over_flips(forward, self.inputs(batch), self.recipe.flips)
+
+        out = mean_outputs([outputs(member) for member in (state, *state.get("members", ()))])
         return self.task.per_case(out, batch) | {key: batch[key] for key in ("case_id", "weight")}
 
 
