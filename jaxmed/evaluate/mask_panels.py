@@ -7,6 +7,7 @@ from jaxmed.evaluate.mask_files import MaskFile, read_mask_files
 from jaxmed.evaluate.mask_plots import BINS, Strip, overlap_histogram, overlay_plot, size_plot
 from jaxmed.evaluate.mask_sizes import SizeGroup, lesions, size_groups
 from jaxmed.evaluate.masks import has_lesion, is_drawn
+from jaxmed.evaluate.metrics import predicted_class
 from jaxmed.evaluate.panels import Panel, make_panel
 from jaxmed.evaluate.predictions import Predictions
 from jaxmed.evaluate.wording import averaged_over, plural
@@ -34,11 +35,13 @@ def mask_files(workdir: Workdir) -> dict[str, MaskFile]:
 
 def overlay_panel(workdir: Workdir, picked: dict[str, list[Predictions]], files: dict[str, MaskFile]) -> Panel:
     """The rows of `strip_rows` as pictures."""
-    strips = [Strip(name, [(_file(files, row.case_id[0]).load(), _text(row)) for row in rows])
+    strips = [Strip(name, [(_file(files, row.case_id[0]).load(), overlay_text(row)) for row in rows])
               for name, rows in picked.items()]
     caption = ("Orange, solid: the true contour; blue, dashed: what the network drew. From the top: the lesions with the "
                "lowest IoU, those in the middle of the ranking, and those with the highest")
     caption += ("; below them the largest false alarms on images without a lesion. " if "false alarms" in picked else ". ")
+    if not workdir.masked.masks_only:
+        caption += "Beside the IoU stands the true class, and below it what the network called it where it was wrong. "
     caption += ("Look for what the worst have in common (size, shadow, faint border), and whether the middle would do: it is "
                 "what to expect.")
     numbers = [f"{name}: " + ", ".join(f"{row.case_id[0]} {_score(row)}" for row in rows)
@@ -66,10 +69,20 @@ def _file(files: dict[str, MaskFile], case_id: str) -> MaskFile:
     return files[case_id]
 
 
-def _text(row: Predictions) -> str:
+def overlay_text(row: Predictions) -> str:
+    """What stands above a picture: its name, its score and true class, and the network's answer where it is wrong."""
     name = str(row.case_id[0])
     name = name if len(name) <= 24 else f"…{name[-23:]}"
-    return f"{name}\n{_score(row)}" + (f", {row.classes[row.target[0]]}" if row.target[0] >= 0 else "")
+    return f"{name}\n{_score(row)}{_class_text(row)}"
+
+
+def _class_text(row: Predictions) -> str:
+    """The true class, and on a line of its own what the network called it where that is another."""
+    target = row.target[0]
+    text = f", {row.classes[target]}" if target >= 0 else ""
+    if row.masks_only or (said := predicted_class(row.probabilities)[0]) == target:
+        return text
+    return f"{text}\ncalled {row.classes[said]}"
 
 
 def _score(row: Predictions) -> str:

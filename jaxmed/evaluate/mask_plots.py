@@ -22,7 +22,7 @@ BINS = 20
 
 @dataclass(frozen=True)
 class Strip:
-    """A row of pictures: what they have in common, and each with a text of two short lines."""
+    """A row of pictures: what they have in common, and each with a text of two or three short lines."""
 
     name: str
     cases: list[tuple[CaseMasks, str]]

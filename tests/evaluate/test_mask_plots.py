@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from jaxmed.evaluate.mask_panels import strip_rows
+from jaxmed.evaluate.mask_panels import overlay_text, strip_rows
 from jaxmed.evaluate.mask_plots import Strip, overlap_histogram, overlay_plot, size_plot
 from jaxmed.evaluate.mask_sizes import lesion_size, lesions, size_groups
 from jaxmed.evaluate.style import SKY, YELLOW, to_png
@@ -53,6 +53,18 @@ def test_strips_show_every_lesion_once_from_the_worst_to_the_best(cases):
 def test_the_largest_false_alarms_get_a_strip_of_their_own():
     assert [row.case_id[0] for row in strip_rows(make_lesions(9)[0])["false alarms"]] == ["test-003"]
     assert "false alarms" not in strip_rows(make_lesions(3)[0])
+
+
+def test_the_text_of_a_picture_says_what_the_network_called_it_where_that_is_wrong():
+    table = make_lesions(9)[0].take(np.arange(3))
+    table.target = np.array([0, 1, 2])  # normal, benign, malignant
+    table.probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.3, 0.5, 0.2]])
+    texts = [overlay_text(table.take(np.array([i]))).splitlines()[1:] for i in range(3)]
+    assert [line[0].split(", ")[1] for line in texts] == ["normal", "benign", "malignant"]
+    assert [line[1:] for line in texts] == [[], [], ["called benign"]]
+    masks = table.take(np.array([2]))
+    masks.probabilities = np.empty((1, 0))
+    assert overlay_text(masks).splitlines()[1:] == texts[2][:1]
 
 
 def test_true_and_drawn_contours_have_their_colours_and_an_empty_mask_has_none():
