@@ -142,9 +142,7 @@ def _join(workdir: Path, kind: str, parts: int) -> dict:
     return metrics
 
 
-def _test_elsewhere(
-    config: ConfigDict, workdir: Path, data: Data, split: str, target: Path, ensemble: Sequence[str] = ()
-) -> None:
+def _test_elsewhere(config: ConfigDict, workdir: Path, data: Data, split: str, target: Path, ensemble: Sequence[str]) -> None:
     run = prepare(config, workdir, data, quiet=True)
     progress = load_best(run)
     others = add_members(run, ensemble, "" if split == "all" else split)
