@@ -43,7 +43,8 @@ parity=official sets the code's loss, UPA, learning rate and augmentation, and e
 three augmented copies beside each image); doubled division and split stay ours.
 The encoder's first layers are frozen: with a random start set model.options.freeze=False. Running statistics keep 0.99 per
 update (Keras): runs of less than some 500 updates need model.options.momentum=0.9. Splits keep duplicates together, leaving out
-copies with two labels; data.group_duplicates=False is the published kind. The full recipe is meant for a GPU.
+copies with two labels; data.group_duplicates=False is the published kind. The published flips turn pictures upside down too:
+data.augment.vflip=0 leaves that out (docs/decoder_interaction.md). The full recipe is meant for a GPU.
 """
 
 import dataclasses
